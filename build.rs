@@ -1,0 +1,20 @@
+//! What is compiled besides Rust: CUDA kernels (feature `cuda`) and WGSL shaders (feature `wgpu`).
+//! Any failure ends the build with a sentence that says what to do.
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[path = "build/constants.rs"]
+mod constants;
+#[cfg(feature = "cuda")]
+#[path = "build/kernels.rs"]
+mod kernels;
+#[cfg(feature = "wgpu")]
+#[path = "build/shaders.rs"]
+mod shaders;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "cuda")]
+    kernels::build();
+    #[cfg(feature = "wgpu")]
+    shaders::build();
+}

@@ -1,0 +1,3 @@
+//! Compiles kernels/ with nvcc.
+
+pub fn build() {}

@@ -1,0 +1,1 @@
+//! Accumulators for a list of tensors.

@@ -1,0 +1,1 @@
+//! candle tensors in and out.

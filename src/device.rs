@@ -1,0 +1,1 @@
+//! The run-time choice of a backend.

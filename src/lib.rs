@@ -1,0 +1,19 @@
+//! Ternary gradients: quantize, pack at 2 bits an element and accumulate where they lie.
+
+pub mod accumulator;
+pub mod backend;
+#[cfg(feature = "candle")]
+pub mod candle;
+pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+pub mod device;
+pub mod error;
+pub mod numerics;
+pub mod op;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "wgpu")]
+pub mod webgpu;
+
+pub use error::{Error, Result};

@@ -1,0 +1,142 @@
+//! Accumulation: adaptive levels and exact counts.
+//!
+//! A level field of `b` bits holds an integer `l` in two's complement, `|l| <= l_max`, and stands for `l s` with the
+//! block's bf16 scale `s`: exact in f32. Two-bit levels are stored as planes ([`super::pack`]).
+
+use super::constants::{MIN_NORMAL, RANGE_LIMIT};
+use super::float::magnitude;
+use super::trit::keep;
+
+/// The largest level of a width of 2, 4, 8 or 16 bits: 1, 7, 127, 32767.
+#[inline]
+pub const fn level_max(bits: u32) -> u32 {
+    (1 << (bits - 1)) - 1
+}
+
+/// What an element adds, `p = weight * x` rounded once to f32, as f32 bits.
+///
+/// A subnormal `x`, `weight` or product counts as zero; a weight of 1 changes nothing.
+#[inline]
+pub fn weighted(x: u32, weight: u32) -> u32 {
+    if magnitude(x) == 0 || magnitude(weight) == 0 {
+        return 0;
+    }
+    let p = (f32::from_bits(x) * f32::from_bits(weight)).to_bits();
+    if magnitude(p) == 0 { 0 } else { p }
+}
+
+/// The sum an element comes to before it is rounded: `v = l s + p`, rounded once to f32, as f32 bits.
+///
+/// `None` where `p` or `v` is out of range (2^126 or more, Inf, NaN): such an element is counted as non-finite and
+/// its value stays `l s`.
+#[inline]
+pub fn sum(level: i32, scale: u32, p: u32) -> Option<u32> {
+    if magnitude(p) >= RANGE_LIMIT {
+        return None;
+    }
+    let v = (value(level, scale) + f32::from_bits(p)).to_bits();
+    if magnitude(v) >= RANGE_LIMIT { None } else { Some(v) }
+}
+
+/// The value of a level: `l s`, exact for `|l| < 2^16`.
+#[inline]
+pub fn value(level: i32, scale: u32) -> f32 {
+    level as f32 * f32::from_bits(scale)
+}
+
+/// The new level of a sum `v` under the new scale `s`: `sign(v) (c + up)` with `c = floor(|v| / s)` and `up` the
+/// stochastic decision on the remainder, `u s < |v| - c s`, all over the reals.
+///
+/// `v`: f32 bits with `|v| <= 127 s` (so the level fits); `s`: 0 or a bf16 from 2^-97 up; `k` below 2^23.
+/// The remainder is exact in 24 bits, so any way to find `c` that corrects itself by it gives these bits.
+///
+/// # Examples
+///
+/// ```
+/// use trigrad::numerics::level::round_level;
+/// let s = 0.5f32.to_bits();
+/// assert_eq!(round_level((-1.5f32).to_bits(), s, 12345), -3); // on the grid: no draw can move it
+/// assert_eq!(round_level(0.6f32.to_bits(), s, 0), 2);         // 1.2: up for the fifth of draws below 0.2
+/// assert_eq!(round_level(0.6f32.to_bits(), s, (1 << 23) - 1), 1);
+/// ```
+pub const fn round_level(v: u32, s: u32, k: u32) -> i32 {
+    let m = magnitude(v);
+    if s == 0 || m == 0 {
+        return 0;
+    }
+    let (ev, es) = (m >> 23, s >> 23);
+    let mantissa = ((m & 0x007f_ffff) | MIN_NORMAL) as u64;
+    let unit = ((s & 0x007f_ffff) | MIN_NORMAL) as u64; // the scale, in units of 2^(es - 150)
+    let l = if ev < es {
+        keep(m, s, k) as i32
+    } else {
+        let x = mantissa << (ev - es);
+        let (c, rest) = (x / unit, x % unit);
+        // u s < rest: (2 k + 1) 2^-24 unit < rest, and unit is a multiple of 2^16.
+        let up = (2 * k as u64 + 1) * (unit >> 16) < rest << 8;
+        c as i32 + up as i32
+    };
+    if v >> 31 == 1 { -l } else { l }
+}
+
+/// An accumulated value read out: `(l s) factor`, rounded once to f32.
+///
+/// The sum has factor 1 (then it is exact), the mean `1 / (sum of weights)`.
+#[inline]
+pub fn read_out(level: i32, scale: u32, factor: f32) -> f32 {
+    value(level, scale) * factor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numerics::scale::level_scale;
+
+    #[test]
+    fn rounding_is_floor_of_the_real_quotient_plus_the_draw() {
+        let mut x = 1u32;
+        let mut next = || {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            x ^ (x >> 15)
+        };
+        for l_max in [1u32, 7, 127] {
+            for _ in 0..100_000 {
+                let max = 0x3f80_0000 + (next() & 0x00ff_ffff);
+                let s = level_scale(max, l_max);
+                let v = max - (next() & 0x07ff_ffff).min(max - MIN_NORMAL);
+                let k = next() & 0x007f_ffff;
+                let q = f64::from(f32::from_bits(v)) / f64::from(f32::from_bits(s));
+                let u = f64::from(2 * k + 1) / f64::from(1 << 24);
+                let l = round_level(v, s, k);
+                assert_eq!(l, -round_level(v | 0x8000_0000, s, k));
+                assert!(l as u32 <= l_max);
+                assert!((f64::from(l) - q).abs() < 1.0, "v {v:08x} s {s:08x}");
+                if (q - q.floor() - u).abs() > 1e-9 {
+                    assert_eq!(
+                        f64::from(l),
+                        q.floor() + f64::from(u8::from(u < q - q.floor())),
+                        "v {v:08x} s {s:08x} k {k}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_level_rounds_like_a_trit() {
+        for (m, k) in
+            [(0x3f00_0000u32, 5u32), (0x3f7f_ffff, 1 << 22), (0x3f80_0000, 0), (0x1234_5678, 0), (0x3e00_0001, 77)]
+        {
+            let s = 0x3f80_0000;
+            assert_eq!(round_level(m, s, k), i32::from(keep(m, s, k)), "{m:08x}");
+        }
+    }
+
+    #[test]
+    fn sums_out_of_range_are_refused() {
+        assert_eq!(sum(1, 1f32.to_bits(), f32::NAN.to_bits()), None);
+        assert_eq!(sum(1, 1f32.to_bits(), f32::INFINITY.to_bits()), None);
+        assert_eq!(sum(1, 0x7e00_0000, 0x7e00_0000), None); // 2^125 + 2^125
+        assert_eq!(sum(1, 1f32.to_bits(), 0), Some(1f32.to_bits()));
+    }
+}

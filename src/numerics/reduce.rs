@@ -1,0 +1,154 @@
+//! Exact sums: dot products and norms that no order of addition can change.
+//!
+//! A block contributes an integer times a power of two: with scales `s = ms 2^(E - 134)` (mantissa `ms` of 8 bits,
+//! biased exponent `E`) the dot product of two packed blocks is `n ms_a ms_b 2^(E_a + E_b - 268)`, `n` being the number
+//! of equal signs less the number of opposite ones. Such terms are added in a wide integer and rounded to an f64
+//! once, to nearest, ties to even.
+
+/// Limbs of 32 bits in an [`ExactSum`]; limb `i` has weight `2^(32 i - 268)`.
+pub const LIMBS: usize = 20;
+
+/// A wide integer accumulator; order-free and mergeable.
+///
+/// # Examples
+///
+/// ```
+/// use trigrad::numerics::reduce::ExactSum;
+/// let mut sum = ExactSum::default();
+/// sum.add(1, 268 + 60); // 2^60
+/// sum.add(1, 268);      // 1
+/// sum.add(-1, 268 + 60);
+/// assert_eq!(sum.to_f64(), 1.0);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExactSum {
+    limbs: [i64; LIMBS],
+    pending: u32,
+}
+
+/// Mantissa (128 to 255) and biased exponent of a nonzero bf16 scale given as f32 bits.
+#[inline]
+pub const fn scale_parts(scale: u32) -> (i64, u32) {
+    ((((scale >> 16) & 0x7f) | 0x80) as i64, scale >> 23)
+}
+
+impl ExactSum {
+    /// Adds `term * 2^(exponent - 268)`; `exponent` is at most 508, the sum of two biased exponents.
+    #[inline]
+    pub fn add(&mut self, term: i64, exponent: u32) {
+        let (limb, shift) = ((exponent / 32) as usize, exponent % 32);
+        let t = i128::from(term) << shift;
+        self.limbs[limb] += (t & 0xffff_ffff) as i64;
+        self.limbs[limb + 1] += ((t >> 32) & 0xffff_ffff) as i64;
+        self.limbs[limb + 2] += (t >> 64) as i64;
+        self.pending += 1;
+        if self.pending == 1 << 30 {
+            self.carry();
+        }
+    }
+
+    /// Adds `count * scale_a * scale_b` for a group of elements that share both scales (f32 bits of bf16 values).
+    #[inline]
+    pub fn add_product(&mut self, count: i64, scale_a: u32, scale_b: u32) {
+        if count != 0 && scale_a != 0 && scale_b != 0 {
+            let ((ma, ea), (mb, eb)) = (scale_parts(scale_a), scale_parts(scale_b));
+            self.add(count * ma * mb, ea + eb);
+        }
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &ExactSum) {
+        let mut other = other.clone();
+        other.carry();
+        self.carry();
+        for (a, b) in self.limbs.iter_mut().zip(other.limbs) {
+            *a += b;
+        }
+        self.carry();
+    }
+
+    /// Brings every limb but the last into 0..2^32.
+    fn carry(&mut self) {
+        for i in 0..LIMBS - 1 {
+            let c = self.limbs[i] >> 32;
+            self.limbs[i] -= c << 32;
+            self.limbs[i + 1] += c;
+        }
+        self.pending = 0;
+    }
+
+    /// The sum rounded once to f64, to nearest, ties to even.
+    #[must_use]
+    pub fn to_f64(&self) -> f64 {
+        let mut sum = self.clone();
+        sum.carry();
+        let negative = sum.limbs[LIMBS - 1] < 0;
+        if negative {
+            for l in &mut sum.limbs {
+                *l = -*l;
+            }
+            sum.carry();
+        }
+        let Some(top) = (0..LIMBS).rev().find(|&i| sum.limbs[i] != 0) else { return 0.0 };
+        // The top three limbs hold at least 65 significant bits; the rest is sticky.
+        let mut window: u128 = 0;
+        for i in 0..3 {
+            window = window << 32 | top.checked_sub(i).map_or(0, |at| sum.limbs[at] as u128);
+        }
+        let sticky = (0..top.saturating_sub(2)).any(|i| sum.limbs[i] != 0);
+        let drop = 128 - 53 - window.leading_zeros();
+        let kept = (window >> drop) as u64;
+        let rest = window & ((1 << drop) - 1);
+        let half = 1u128 << (drop - 1);
+        let up = rest > half || (rest == half && (sticky || kept & 1 == 1));
+        let exponent = drop as i32 + 32 * (top as i32 - 2) - 268;
+        let x = (kept + u64::from(up)) as f64 * 2f64.powi(exponent);
+        if negative { -x } else { x }
+    }
+}
+
+/// Equal signs less opposite signs in two groups of 32 packed trits.
+#[inline]
+pub const fn dot_words(a: [u32; 2], b: [u32; 2]) -> i32 {
+    let same = (a[0] & b[0]).count_ones() + (a[1] & b[1]).count_ones();
+    let opposite = (a[0] & b[1]).count_ones() + (a[1] & b[0]).count_ones();
+    same as i32 - opposite as i32
+}
+
+/// Nonzeros in a group of 32 packed trits; an invalid pair (both bits set) counts as zero, here as everywhere.
+#[inline]
+pub const fn nonzero_words(a: [u32; 2]) -> u32 {
+    (a[0] ^ a[1]).count_ones()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_once_to_nearest_even() {
+        for (terms, want) in [
+            (vec![(1i64, 0u32)], 2f64.powi(-268)),
+            (vec![(1, 508)], 2f64.powi(240)),
+            (vec![((1 << 53) + 1, 268)], 9_007_199_254_740_992.0),
+            (vec![((1 << 53) + 3, 268)], 9_007_199_254_740_996.0),
+            (vec![((1 << 53) + 1, 268), (1, 10)], 9_007_199_254_740_994.0),
+            (vec![(-5, 268), (2, 268)], -3.0),
+            (vec![(i64::MAX, 508), (-i64::MAX, 508), (-7, 3)], -7.0 * 2f64.powi(-265)),
+            (vec![], 0.0),
+        ] {
+            let mut s = ExactSum::default();
+            for (t, e) in &terms {
+                s.add(*t, *e);
+            }
+            assert_eq!(s.to_f64(), want, "{terms:?}");
+            let mut merged = ExactSum::default();
+            for (t, e) in terms.iter().rev() {
+                let mut one = ExactSum::default();
+                one.add(*t, *e);
+                merged.merge(&one);
+            }
+            assert_eq!(merged.to_f64(), want, "merged {terms:?}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Dequantize: planes and scales become floats.
+
+use super::{Element, Grouping, length};
+use crate::backend::Memory;
+use crate::error::Result;
+use crate::numerics::pack::words;
+
+/// Parameters of dequantize: `out[i] = t[i] s[group of i]`, rounded to the output type (exact for f32 and bf16;
+/// nearest even for f16, where a scale of 65520 and above becomes Inf). An invalid pair gives 0; a zero is +0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dequantize {
+    /// Which elements share a scale.
+    pub grouping: Grouping,
+}
+
+/// One tensor to dequantize. `n` is the length of `out`.
+pub struct Item<'a, M: Memory + ?Sized, T: Element> {
+    /// Planes: `2 ceil(n / 32)` words.
+    pub words: M::View<'a, u32>,
+    /// bf16 scales: `grouping.groups(n)`.
+    pub scales: M::View<'a, u16>,
+    /// The result.
+    pub out: M::ViewMut<'a, T>,
+}
+
+impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
+    /// Checks lengths.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Length`] or [`crate::Error::Alignment`].
+    pub fn validate(&self, op: &Dequantize) -> Result<()> {
+        let n = M::len_mut(&self.out);
+        op.grouping.validate(n)?;
+        length("words", words(n, 2), M::len(&self.words))?;
+        length("scales", op.grouping.groups(n), M::len(&self.scales))
+    }
+}

@@ -1,0 +1,289 @@
+//! The contract of each operation: parameters, lengths, checks. Nothing runs here.
+//!
+//! | file | operations |
+//! |---|---|
+//! | [`quantize`] | [`quantize::Quantize`]: gradient to planes and scales |
+//! | [`dequantize`] | [`dequantize::Dequantize`]: planes and scales to floats |
+//! | [`accumulate`] | [`accumulate::Adaptive`], [`accumulate::Exact`], [`accumulate::Look`], [`accumulate::WindowScales`], [`accumulate::Merge`] |
+//! | [`read_out`] | [`read_out::ReadOut`]: levels or counts to floats |
+//! | [`check`] | [`check::Check`]: finds elements out of range |
+//! | [`pack`] | i8 trits, separate planes and 2-bit fields, from and to planes |
+//! | [`reduce`] | [`reduce::Dot`], [`reduce::SquaredNorm`], nonzeros |
+
+pub mod accumulate;
+pub mod check;
+pub mod dequantize;
+pub mod pack;
+pub mod quantize;
+pub mod read_out;
+pub mod reduce;
+
+use crate::error::{Error, Result};
+use crate::numerics::constants::{BLOCK_DEFAULT, BLOCK_MAX, BLOCK_MIN, ELEMENTS_MAX, GROUP, MICRO_BATCHES_MAX};
+use crate::numerics::draw::Position;
+use crate::numerics::float;
+
+/// A float type that gradients come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ElementType {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for half::f16 {}
+    impl Sealed for half::bf16 {}
+}
+
+/// f32, f16 or bf16.
+pub trait Element: bytemuck::Pod + Send + Sync + std::fmt::Debug + PartialEq + sealed::Sealed + 'static {
+    /// Which of the three.
+    const TYPE: ElementType;
+    /// The value as f32 bits; exact.
+    fn to_f32_bits(self) -> u32;
+    /// The f32 with these bits, rounded to nearest even.
+    fn from_f32_bits(bits: u32) -> Self;
+}
+
+impl Element for f32 {
+    const TYPE: ElementType = ElementType::F32;
+    #[inline]
+    fn to_f32_bits(self) -> u32 {
+        self.to_bits()
+    }
+    #[inline]
+    fn from_f32_bits(bits: u32) -> Self {
+        f32::from_bits(bits)
+    }
+}
+
+impl Element for half::f16 {
+    const TYPE: ElementType = ElementType::F16;
+    #[inline]
+    fn to_f32_bits(self) -> u32 {
+        float::f16_to_f32(self.to_bits())
+    }
+    #[inline]
+    fn from_f32_bits(bits: u32) -> Self {
+        half::f16::from_bits(float::f32_to_f16(bits))
+    }
+}
+
+impl Element for half::bf16 {
+    const TYPE: ElementType = ElementType::Bf16;
+    #[inline]
+    fn to_f32_bits(self) -> u32 {
+        float::bf16_to_f32(self.to_bits())
+    }
+    #[inline]
+    fn from_f32_bits(bits: u32) -> Self {
+        half::bf16::from_bits(float::f32_to_bf16(bits))
+    }
+}
+
+/// Elements that share one scale in a block: a power of two from 32 to 4096.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockSize(u32);
+
+impl BlockSize {
+    /// A block size.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlockSize`] unless `elements` is a power of two from 32 to 4096.
+    pub const fn new(elements: u32) -> Result<Self> {
+        if elements.is_power_of_two() && elements >= BLOCK_MIN && elements <= BLOCK_MAX {
+            Ok(BlockSize(elements))
+        } else {
+            Err(Error::BlockSize { got: elements, min: BLOCK_MIN, max: BLOCK_MAX })
+        }
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Scales that a tensor of `n` elements has: one for each started block.
+    #[must_use]
+    pub const fn blocks(self, n: usize) -> usize {
+        n.div_ceil(self.0 as usize)
+    }
+}
+
+impl Default for BlockSize {
+    /// 64 elements.
+    fn default() -> Self {
+        BlockSize(BLOCK_DEFAULT)
+    }
+}
+
+/// Which elements share a scale; always consecutive ones, so a packed tensor keeps one flat layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Grouping {
+    /// Blocks of a power of two from the first element on; the last may be shorter.
+    Block(BlockSize),
+    /// Rows of this many elements; the length must be a multiple of it.
+    Row(u64),
+    /// The whole tensor.
+    Tensor,
+}
+
+impl Default for Grouping {
+    fn default() -> Self {
+        Grouping::Block(BlockSize::default())
+    }
+}
+
+impl Grouping {
+    /// Elements in a (full) group of a tensor of `n` elements; at least 1.
+    #[must_use]
+    pub const fn size(self, n: usize) -> usize {
+        match self {
+            Grouping::Block(b) => b.get() as usize,
+            Grouping::Row(cols) => {
+                if cols == 0 {
+                    1
+                } else {
+                    cols as usize
+                }
+            }
+            Grouping::Tensor => {
+                if n == 0 {
+                    1
+                } else {
+                    n
+                }
+            }
+        }
+    }
+
+    /// Scales that a tensor of `n` elements has.
+    #[must_use]
+    pub const fn groups(self, n: usize) -> usize {
+        n.div_ceil(self.size(n))
+    }
+
+    /// Checks that a tensor of `n` elements divides into rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Alignment`] where `n` is not a multiple of the row, or the row is 0.
+    pub const fn validate(self, n: usize) -> Result<()> {
+        match self {
+            Grouping::Row(cols) if cols == 0 || !(n as u64).is_multiple_of(cols) => {
+                Err(Error::Alignment { what: "tensor length against its rows", got: n as u64, multiple: cols })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The seed and the place in the run that all draws of a call share; the tensor's number comes with each item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Draw {
+    /// The run's seed.
+    pub seed: u64,
+    /// The optimizer step.
+    pub step: u32,
+    /// The global micro-batch within the step, below 2^24; across workers, number them through.
+    pub micro_batch: u32,
+}
+
+impl Draw {
+    /// A draw at a seed and step, micro-batch 0.
+    #[must_use]
+    pub const fn new(seed: u64, step: u32) -> Self {
+        Draw { seed, step, micro_batch: 0 }
+    }
+
+    /// The same with another micro-batch.
+    #[must_use]
+    pub const fn micro_batch(self, micro_batch: u32) -> Self {
+        Draw { micro_batch, ..self }
+    }
+
+    /// Where the draws of one tensor are made.
+    #[must_use]
+    pub const fn position(&self, tensor: u32, domain: u32) -> Position {
+        Position { seed: self.seed, step: self.step, micro_batch: self.micro_batch, tensor, domain }
+    }
+
+    pub(crate) const fn validate(&self) -> Result<()> {
+        if self.micro_batch < MICRO_BATCHES_MAX {
+            Ok(())
+        } else {
+            Err(Error::Limit {
+                what: "micro-batch index",
+                got: self.micro_batch as u64,
+                limit: MICRO_BATCHES_MAX as u64 - 1,
+            })
+        }
+    }
+}
+
+/// What an operation found on the way: read it with [`crate::backend::Memory::read_reports`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Elements that were NaN, Inf or 2^126 and above, and so counted as zero (for pack and unpack: invalid trits).
+    pub non_finite: u64,
+    /// Index in the tensor of the first of them.
+    pub first: Option<u64>,
+    /// Elements whose magnitude was cut: above a window's scale, or above `c` sigma.
+    pub clipped: u64,
+}
+
+impl Report {
+    /// Adds what another part of the same tensor found.
+    pub fn merge(&mut self, other: Report) {
+        self.non_finite += other.non_finite;
+        self.clipped += other.clipped;
+        self.first = match (self.first, other.first) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// The error for a non-finite input, if there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] with the count and the first index.
+    pub fn finite(&self) -> Result<()> {
+        match self.first {
+            Some(first) => Err(Error::NonFinite { count: self.non_finite, first }),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn length(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Length { what, expected: expected as u64, got: got as u64 }) }
+}
+
+/// Checks a number that must be finite; a subnormal counts as zero and is allowed.
+pub(crate) fn finite(name: &'static str, got: f32) -> Result<()> {
+    if got.is_finite() { Ok(()) } else { Err(Error::Parameter { name, got: f64::from(got), requirement: "finite" }) }
+}
+
+/// Checks the part of a tensor that an item covers: `first..first + n`, with `first` on a group and block boundary.
+pub(crate) fn span(first: u64, n: usize, grouping: Grouping) -> Result<()> {
+    let multiple = match grouping {
+        Grouping::Block(b) => u64::from(b.get()),
+        Grouping::Row(_) | Grouping::Tensor => GROUP as u64,
+    };
+    if !first.is_multiple_of(multiple) {
+        return Err(Error::Alignment { what: "first element", got: first, multiple });
+    }
+    match first.checked_add(n as u64) {
+        Some(end) if end <= ELEMENTS_MAX => Ok(()),
+        end => Err(Error::Limit { what: "elements in a tensor", got: end.unwrap_or(u64::MAX), limit: ELEMENTS_MAX }),
+    }
+}

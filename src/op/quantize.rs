@@ -1,0 +1,147 @@
+//! Quantize: a gradient becomes packed planes and bf16 scales in one pass.
+
+use super::{Draw, Element, Grouping, finite, length, span};
+use crate::backend::Memory;
+use crate::error::{Error, Result};
+use crate::numerics::pack::words;
+
+/// How an element becomes a trit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// `P(t = sign g) = |g| / s`, scale `s` = the group's largest magnitude rounded up to bf16: unbiased.
+    Stochastic {
+        /// Seed and place in the run.
+        draw: Draw,
+        /// Clip at this many standard deviations of the group first (TernGrad uses 2.5); biased. `None`: off.
+        clip: Option<f32>,
+    },
+    /// `t = sign g` where `|g| > t`; scale = the mean of what was kept (the least-squares magnitude).
+    Threshold(Threshold),
+}
+
+/// The threshold above which an element is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold {
+    /// This magnitude, at least 0.
+    Given(f32),
+    /// This factor, at least 0, times the mean magnitude of the group.
+    Mean(f32),
+}
+
+impl Threshold {
+    /// The mean magnitude itself.
+    pub const MEAN_MAGNITUDE: Threshold = Threshold::Mean(1.0);
+    /// 0.7 times the mean magnitude: Ternary Weight Networks (Li and Liu, 2016).
+    pub const TWN: Threshold = Threshold::Mean(0.7);
+    /// Half the mean magnitude: absmean rounding (BitNet b1.58, Ma et al., 2024).
+    pub const ABSMEAN: Threshold = Threshold::Mean(0.5);
+}
+
+/// Parameters of quantize.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantize {
+    /// Which elements share a scale.
+    pub grouping: Grouping,
+    /// How an element becomes a trit.
+    pub rule: Rule,
+}
+
+impl Quantize {
+    /// Unbiased stochastic rounding in blocks of 64.
+    #[must_use]
+    pub fn stochastic(draw: Draw) -> Self {
+        Quantize { grouping: Grouping::default(), rule: Rule::Stochastic { draw, clip: None } }
+    }
+
+    /// A threshold rule in blocks of 64.
+    #[must_use]
+    pub fn threshold(threshold: Threshold) -> Self {
+        Quantize { grouping: Grouping::default(), rule: Rule::Threshold(threshold) }
+    }
+
+    /// The same with another grouping.
+    #[must_use]
+    pub fn grouping(self, grouping: Grouping) -> Self {
+        Quantize { grouping, ..self }
+    }
+
+    /// The same with clipping at `c` sigma; threshold rules are left as they are.
+    #[must_use]
+    pub fn clip(self, c: f32) -> Self {
+        match self.rule {
+            Rule::Stochastic { draw, .. } => Quantize { rule: Rule::Stochastic { draw, clip: Some(c) }, ..self },
+            Rule::Threshold(_) => self,
+        }
+    }
+
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] for a clip, threshold or factor that is not finite or is negative, [`Error::Limit`] for
+    /// a micro-batch index of 2^24 and above.
+    pub fn validate(&self) -> Result<()> {
+        let at_least_zero = |name, x: f32| {
+            finite(name, x)?;
+            if x >= 0.0 { Ok(()) } else { Err(Error::Parameter { name, got: f64::from(x), requirement: "at least 0" }) }
+        };
+        match self.rule {
+            Rule::Stochastic { draw, clip } => {
+                draw.validate()?;
+                match clip {
+                    Some(c) if !(c.is_finite() && c > 0.0) => {
+                        Err(Error::Parameter { name: "clip", got: f64::from(c), requirement: "finite and above 0" })
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Rule::Threshold(Threshold::Given(t)) => at_least_zero("threshold", t),
+            Rule::Threshold(Threshold::Mean(f)) => at_least_zero("threshold factor", f),
+        }
+    }
+}
+
+/// Elements in a group that clipping can take: the integer second moment must fit 64 bits.
+pub const CLIP_GROUP_MAX: u64 = 1 << 34;
+
+/// One tensor to quantize. `n` is the length of `x`.
+pub struct Item<'a, M: Memory + ?Sized, T: Element> {
+    /// The tensor's number in the model: keys its draws.
+    pub tensor: u32,
+    /// Index of `x[0]` in the tensor: 0, or a multiple of the block (32 for rows and whole tensors) where only a
+    /// part is given; blocks then come out as if the whole tensor had been.
+    pub first: u64,
+    /// The gradient.
+    pub x: M::View<'a, T>,
+    /// Planes: `2 ceil(n / 32)` words. Every word is written; bits past `n` are zero.
+    pub words: M::ViewMut<'a, u32>,
+    /// bf16 scales: one a group, `grouping.groups(n)`.
+    pub scales: M::ViewMut<'a, u16>,
+    /// The slot of the reports that takes what is found.
+    pub report: usize,
+}
+
+impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
+    /// Checks lengths and position.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`], [`Error::Alignment`] or [`Error::Limit`], wrapped with the tensor's number.
+    pub fn validate(&self, op: &Quantize) -> Result<()> {
+        let n = M::len(&self.x);
+        let check = || {
+            op.grouping.validate(n)?;
+            span(self.first, n, op.grouping)?;
+            length("words", words(n, 2), M::len_mut(&self.words))?;
+            length("scales", op.grouping.groups(n), M::len_mut(&self.scales))?;
+            if let Rule::Stochastic { clip: Some(_), .. } = op.rule {
+                let size = op.grouping.size(n) as u64;
+                if size > CLIP_GROUP_MAX {
+                    return Err(Error::Limit { what: "elements in a clipped group", got: size, limit: CLIP_GROUP_MAX });
+                }
+            }
+            Ok(())
+        };
+        check().map_err(|e| e.in_tensor(format!("#{}", self.tensor)))
+    }
+}
