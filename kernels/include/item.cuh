@@ -58,3 +58,10 @@ __device__ __forceinline__ Place place(const Item& item) {
     at.inside = FAST || at.own < item.n;
     return at;
 }
+
+// For the macros that name a kernel after its element type and its table.
+#define ELEMENT_f32 F32
+#define ELEMENT_f16 F16
+#define ELEMENT_bf16 Bf16
+#define TABLE_one 1
+#define TABLE_many MANY
