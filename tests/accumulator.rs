@@ -1,5 +1,7 @@
 //! Accumulators on the CPU: what they hold, what they refuse, and that a refusal changes nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use half::{bf16, f16};
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, NonFinite, Reduce, Scales, Spec};
 use trigrad::backend::{Backend, Memory};

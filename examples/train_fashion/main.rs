@@ -10,6 +10,8 @@
 //! differences are taken seed by seed. With `--seeds 20` the standard error of the difference is well under 0.3
 //! points.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod data;

@@ -42,7 +42,7 @@ impl Method {
 /// A sum of gradients, one way or another.
 pub(crate) enum Sum {
     F32 { vars: Vec<Var>, sums: Vec<Option<Tensor>>, count: usize, bytes: usize },
-    Ternary { sum: GradientAccumulator, clipped: u64, added: u64 },
+    Ternary { sum: Box<GradientAccumulator>, clipped: u64, added: u64 },
 }
 
 impl Sum {
@@ -54,7 +54,7 @@ impl Sum {
             }
             Some(format) => {
                 let config = Config { format, seed, ..Config::default() };
-                Sum::Ternary { sum: GradientAccumulator::from_varmap(vars, config)?, clipped: 0, added: 0 }
+                Sum::Ternary { sum: Box::new(GradientAccumulator::from_varmap(vars, config)?), clipped: 0, added: 0 }
             }
         })
     }
