@@ -341,7 +341,7 @@ fn tensors_without_elements_are_allowed() {
     let specs = [Spec::new("empty", [0, 5]), Spec::new("scalar", [])];
     let mut acc = Accumulator::new(Cpu::default(), &specs, Config::default()).unwrap();
     acc.accumulate(&[("empty", &[][..] as &[f32]).into_pair(), ("scalar", &[7f32][..]).into_pair()], 1.0).unwrap();
-    assert_eq!(acc.to_vec::<f32>("empty", Reduce::Mean).unwrap(), []);
+    assert!(acc.to_vec::<f32>("empty", Reduce::Mean).unwrap().is_empty());
     assert_eq!(acc.to_vec::<f32>("scalar", Reduce::Mean).unwrap(), [7.0]);
 }
 
