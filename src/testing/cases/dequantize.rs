@@ -92,8 +92,8 @@ impl<T: Element> Case for Dequantize<T> {
 /// Walks over the cases.
 pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut rng = Rng::new(options.seed, 2);
-    let mut groupings = groupings(options);
-    groupings.extend(blocks().map(|b| (Grouping::Block(b), lengths(options, b.get() as usize))));
+    let mut groupings = groupings(options, 0);
+    groupings.extend(blocks().map(|b| (Grouping::Block(b), lengths(options, b.get() as usize, 0))));
     for _ in 0..if options.is_full() { 8 } else { 1 } {
         for (grouping, lengths) in &groupings {
             let tensor = |&n: &usize| (n, trits(&mut rng, n, 20), scales(&mut rng, grouping.groups(n), 0x7e80));

@@ -158,12 +158,15 @@ fn blocks() -> impl Iterator<Item = BlockSize> {
     (5..=12).filter_map(|bits| BlockSize::new(1 << bits).ok())
 }
 
-/// Lengths for a block size: all up to twice a small block, the edges around a large one.
-fn lengths(options: &Options, block: usize) -> Vec<usize> {
+/// Lengths for a block size: all up to twice a small block, the edges around a large one; without the full budget
+/// those of the largest blocks come in turns by `number`.
+fn lengths(options: &Options, block: usize, number: usize) -> Vec<usize> {
     let every = if options.is_full() { 256 } else { 64 };
     let all = 0..=(2 * block).min(every);
     let edges = [block - 1, block, block + 1, 2 * block - 31, 2 * block - 1, 2 * block, 2 * block + 1, 5 * block + 33];
-    options.within(all.chain(edges.into_iter().filter(|&n| n > every)))
+    let edges = edges.into_iter().filter(|&n| n > every);
+    let edges = edges.enumerate().filter(|(i, _)| options.is_full() || block < 1024 || (number + i) % 4 == 0);
+    options.within(all.chain(edges.map(|(_, n)| n)))
 }
 
 /// Lengths around larger units: the chunk of 4096, 65536, and a long one in the full budget.
@@ -176,7 +179,7 @@ fn long_lengths(options: &Options) -> Vec<usize> {
 /// Lists of shapes for one set of parameters: every length with patterns that rotate from one set to the next, then
 /// every pattern at some lengths. `number` is the number of the set.
 fn shapes(options: &Options, block: usize, number: usize) -> Vec<Vec<(usize, Pattern)>> {
-    let lengths = lengths(options, block);
+    let lengths = lengths(options, block, number);
     let rotated = |by: usize| -> Vec<(usize, Pattern)> {
         lengths.iter().enumerate().map(|(i, &n)| (n, Pattern::cycle(i + by))).collect()
     };
@@ -187,20 +190,26 @@ fn shapes(options: &Options, block: usize, number: usize) -> Vec<Vec<(usize, Pat
     } else {
         lists.push(rotated(number * 5));
     }
-    let n = block + block / 2 + 5;
+    let n = if options.is_full() || block < 1024 { block + block / 2 + 5 } else { block / 2 + 5 };
     if options.max_elements.is_none_or(|max| n <= max) {
         lists.push(every(n));
     }
     lists
 }
 
-/// Groupings by row with the lengths that go with them, and the whole tensor.
-fn groupings(options: &Options) -> Vec<(Grouping, Vec<usize>)> {
-    let rows = |cols: usize| (Grouping::Row(cols as u64), options.within([0, 1, 2, 3, 7].map(|rows| rows * cols)));
-    let mut groupings: Vec<_> = [1, 3, 31, 32, 33, 64, 100, 255, 1000, 4095, 4096, 4097, 10_000].map(rows).into();
-    let small = if options.is_full() { 300 } else { 70 };
-    groupings.push((Grouping::Tensor, options.within(0..small)));
-    groupings.push((Grouping::Tensor, long_lengths(options)));
+/// Groupings by row with the lengths that go with them, and the whole tensor. Without the full budget the long ones
+/// come in turns: `number` is the number of the set of parameters.
+fn groupings(options: &Options, number: usize) -> Vec<(Grouping, Vec<usize>)> {
+    let full = options.is_full();
+    let counts: &[usize] = if full { &[0, 1, 2, 3, 7] } else { &[0, 1, 3] };
+    let rows = |cols: usize| (Grouping::Row(cols as u64), options.within(counts.iter().map(|rows| rows * cols)));
+    let mut groupings: Vec<_> = [1, 3, 31, 32, 33, 64, 100, 255, 1000].map(rows).into();
+    let long = [4095, 4096, 4097, 10_000].into_iter().enumerate();
+    groupings.extend(long.filter(|(i, _)| full || number % 4 == *i).map(|(_, cols)| rows(cols)));
+    groupings.push((Grouping::Tensor, options.within(0..if full { 300 } else { 70 })));
+    let long = long_lengths(options).into_iter().enumerate();
+    let some = long.filter(|(i, _)| full || (number + i) % 4 == 0).map(|(_, n)| n).collect();
+    groupings.push((Grouping::Tensor, some));
     groupings
 }
 

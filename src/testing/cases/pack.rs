@@ -82,7 +82,7 @@ pub(super) fn each_pack(options: &Options, visit: &mut impl Visit) -> Result<(),
             true => rng.pick(&[2, -2, 127, -128, rng.clone().next() as i8]),
             false => rng.pick(&[-1, 0, 1]),
         };
-        let lengths = lengths(options, 64).into_iter().chain(long_lengths(options));
+        let lengths = lengths(options, 64, 0).into_iter().chain(long_lengths(options));
         let trits = lengths.map(|n| (0..n).map(|_| value(&mut rng)).collect()).collect();
         visit.visit(&Pack { trits, slot: 1, spoil: None })?;
     }
@@ -153,7 +153,7 @@ impl Case for Unpack {
 pub(super) fn each_unpack(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut rng = Rng::new(options.seed, 11);
     for density in [0, 30, 100] {
-        let lengths = lengths(options, 64).into_iter().chain(long_lengths(options));
+        let lengths = lengths(options, 64, 0).into_iter().chain(long_lengths(options));
         let tensors = lengths.map(|n| (n, trits(&mut rng, n, density))).collect();
         visit.visit(&Unpack { tensors, slot: 1, spoil: None })?;
     }

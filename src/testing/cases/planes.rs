@@ -119,7 +119,7 @@ impl Case for Convert {
 pub(super) fn each(conversion: Conversion, options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut rng = Rng::new(options.seed, 12 + conversion as u64);
     for density in [0, 40, 100] {
-        let lengths = lengths(options, 128).into_iter().chain(long_lengths(options));
+        let lengths = lengths(options, 128, 0).into_iter().chain(long_lengths(options));
         let words = lengths.map(|n| trits(&mut rng, n, density)).collect();
         visit.visit(&Convert { conversion, words, spoil: None })?;
     }

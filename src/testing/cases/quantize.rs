@@ -140,7 +140,7 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                 visit.visit(&case(&mut rng, op, &shapes, u64::from(block.get())))?;
             }
         }
-        for (grouping, lengths) in groupings(options) {
+        for (grouping, lengths) in groupings(options, number) {
             let repeats = if options.is_full() { Pattern::ALL.len() } else { 1 };
             for _ in 0..repeats {
                 number += 1;

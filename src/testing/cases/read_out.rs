@@ -120,7 +120,8 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                     let words = levels(&mut rng, bits, n);
                     (n, words, scales(&mut rng, block.blocks(n), largest), (guarded && i % 3 > 0).then_some(i % 5))
                 };
-                let tensors = lengths(options, block.get() as usize).into_iter().enumerate().map(&mut tensor).collect();
+                let tensors =
+                    lengths(options, block.get() as usize, 0).into_iter().enumerate().map(&mut tensor).collect();
                 let guards = if guarded { vec![false, true, false, true, true] } else { Vec::new() };
                 visit.visit(&ReadOut::<T> { op, tensors, guards, spoil: None, output: PhantomData })?;
             }

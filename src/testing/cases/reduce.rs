@@ -107,11 +107,11 @@ impl Case for Reduce {
 /// Groupings and lengths that reductions are tried with.
 fn shapes(options: &Options) -> Vec<(Grouping, Vec<usize>)> {
     let few = |block: usize| options.within([0, 1, 31, 33, block, 3 * block - 1, 7 * block + 5]);
-    let every = |block: usize| if options.is_full() { lengths(options, block) } else { few(block) };
+    let every = |block: usize| if options.is_full() { lengths(options, block, 0) } else { few(block) };
     let mut shapes: Vec<_> = blocks().map(|b| (Grouping::Block(b), every(b.get() as usize))).collect();
     shapes.push((Grouping::default(), long_lengths(options)));
     let keep = |(i, group): (usize, (Grouping, Vec<usize>))| (options.is_full() || i % 2 == 0).then_some(group);
-    shapes.extend(groupings(options).into_iter().enumerate().filter_map(keep));
+    shapes.extend(groupings(options, 0).into_iter().enumerate().filter_map(keep));
     for (_, lengths) in shapes.iter_mut().filter(|_| !options.is_full()) {
         if lengths.len() > 12 {
             *lengths = lengths.iter().copied().step_by(lengths.len() / 12 + 1).collect();
@@ -162,7 +162,7 @@ pub(super) fn each_count(options: &Options, visit: &mut impl Visit) -> Result<()
     let mut rng = Rng::new(options.seed, 22);
     let grouping = Grouping::default();
     for n in
-        lengths(options, 64).into_iter().step_by(if options.is_full() { 1 } else { 7 }).chain(long_lengths(options))
+        lengths(options, 64, 0).into_iter().step_by(if options.is_full() { 1 } else { 7 }).chain(long_lengths(options))
     {
         let planes = trits(&mut rng, n, 30);
         debug_assert_eq!(planes.len(), words(n, 2));

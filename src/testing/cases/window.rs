@@ -165,7 +165,7 @@ pub(super) fn each_merge(options: &Options, visit: &mut impl Visit) -> Result<()
                 }
                 words
             };
-            let lengths = lengths(options, 64).into_iter().chain(options.within([4097, 65_537]));
+            let lengths = lengths(options, 64, 0).into_iter().chain(options.within([4097, 65_537]));
             let counts = lengths.map(|n| (counts(n, max - held), counts(n, held))).collect();
             visit.visit(&Merge { op, counts, spoil: None })?;
         }

@@ -1,6 +1,6 @@
 //! Accumulation, element by element.
 
-use super::{draw, in_range, note, sign};
+use super::{draws, in_range, note, sign};
 use crate::numerics::constants::domain;
 use crate::numerics::float::{bf16_to_f32, magnitude};
 use crate::numerics::level::{level_max, round_level, sum, value, weighted};
@@ -19,7 +19,7 @@ pub(super) fn adaptive<T: Element>(
     scales: &mut [u16],
 ) -> Report {
     let mut report = Report::default();
-    let at = op.draw.position(tensor, domain::ADAPTIVE);
+    let draws = draws(&op.draw.position(tensor, domain::ADAPTIVE), first, x.len());
     let size = op.block.get() as usize;
     for (block, (x, scale)) in x.chunks(size).zip(scales).enumerate() {
         let start = block * size;
@@ -38,7 +38,7 @@ pub(super) fn adaptive<T: Element>(
         let max = sums.iter().map(|&v| magnitude(v)).max().unwrap_or(0);
         let new = level_scale(max, level_max(op.bits));
         for (i, &v) in sums.iter().enumerate() {
-            let l = round_level(v, new, draw(&at, first + (start + i) as u64));
+            let l = round_level(v, new, draws[start + i]);
             set_level(levels, op.bits, start + i, l);
         }
         *scale = (new >> 16) as u16;
@@ -56,13 +56,13 @@ pub(super) fn exact<T: Element>(
     seen: &mut [u16],
 ) -> Report {
     let mut report = Report::default();
-    let at = op.draw.position(tensor, domain::TERNARY);
+    let draws = draws(&op.draw.position(tensor, domain::TERNARY), first, x.len());
     let size = op.block.get() as usize;
     for (i, x) in x.iter().enumerate() {
         let index = first + i as u64;
         let p = in_range(weighted(x.to_f32_bits(), op.weight.to_bits()), index, &mut report);
         let (m, s) = (magnitude(p), bf16_to_f32(scales[i / size]));
-        if keep(m, s, draw(&at, index)) {
+        if keep(m, s, draws[i]) {
             set_field(counts, op.bits, i, field(counts, op.bits, i) + sign(p));
         }
         report.clipped += u64::from(m > s);

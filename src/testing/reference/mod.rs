@@ -12,7 +12,7 @@ mod quantize;
 mod reduce;
 
 use crate::numerics::constants::GROUP;
-use crate::numerics::draw::{Position, draws};
+use crate::numerics::draw::{Position, draws as group_draws};
 use crate::numerics::float::{magnitude, out_of_range};
 use crate::op::Report;
 
@@ -35,10 +35,10 @@ fn in_range(bits: u32, index: u64, report: &mut Report) -> u32 {
     }
 }
 
-/// The draw of one element of a tensor.
-fn draw(at: &Position, element: u64) -> u32 {
-    let group = GROUP as u64;
-    draws(at, (element / group) as u32)[(element % group) as usize]
+/// The draws of `n` elements of a tensor from `first` on, which is a multiple of 32.
+fn draws(at: &Position, first: u64, n: usize) -> Vec<u32> {
+    let groups = first / GROUP as u64..(first + n as u64).div_ceil(GROUP as u64);
+    groups.flat_map(|group| group_draws(at, group as u32)).collect()
 }
 
 /// The trit of a kept element.

@@ -1,6 +1,6 @@
 //! Quantize, element by element.
 
-use super::{draw, in_range, sign};
+use super::{draws, in_range, sign};
 use crate::numerics::constants::domain;
 use crate::numerics::float::magnitude;
 use crate::numerics::pack::set_level;
@@ -22,14 +22,14 @@ pub(super) fn quantize<T: Element>(
     let bits: Vec<u32> =
         x.iter().zip(first..).map(|(x, index)| in_range(x.to_f32_bits(), index, &mut report)).collect();
     words.fill(0);
+    let mut drawn = None;
     let size = op.grouping.size(x.len());
     for (number, group) in bits.chunks(size).enumerate() {
         let start = number * size;
         let (scale, trits) = match op.rule {
             Rule::Stochastic { draw: place, clip } => {
-                let at = place.position(tensor, domain::TERNARY);
-                let draws = |i: usize| draw(&at, first + (start + i) as u64);
-                stochastic(group, clip, draws, &mut report)
+                let all = drawn.get_or_insert_with(|| draws(&place.position(tensor, domain::TERNARY), first, x.len()));
+                stochastic(group, clip, &all[start..], &mut report)
             }
             Rule::Threshold(threshold) => above_threshold(group, threshold),
         };
@@ -41,7 +41,7 @@ pub(super) fn quantize<T: Element>(
     report
 }
 
-fn stochastic(group: &[u32], clip: Option<f32>, draws: impl Fn(usize) -> u32, report: &mut Report) -> (u32, Vec<i32>) {
+fn stochastic(group: &[u32], clip: Option<f32>, draws: &[u32], report: &mut Report) -> (u32, Vec<i32>) {
     let limit = clip.and_then(|c| Moments::of_group(group).clip(magnitude(c.to_bits())));
     let clipped: Vec<u32> = group
         .iter()
@@ -54,7 +54,7 @@ fn stochastic(group: &[u32], clip: Option<f32>, draws: impl Fn(usize) -> u32, re
         })
         .collect();
     let scale = stochastic_scale(clipped.iter().copied().max().unwrap_or(0));
-    let decide = |(i, (&b, &m)): (usize, (&u32, &u32))| if keep(m, scale, draws(i)) { sign(b) } else { 0 };
+    let decide = |(i, (&b, &m)): (usize, (&u32, &u32))| if keep(m, scale, draws[i]) { sign(b) } else { 0 };
     (scale, group.iter().zip(&clipped).enumerate().map(decide).collect())
 }
 
