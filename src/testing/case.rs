@@ -28,6 +28,11 @@ pub trait Case {
         1
     }
 
+    /// Whether an argument is wrong on purpose: the call must be refused.
+    fn must_fail(&self) -> bool {
+        false
+    }
+
     /// Makes and fills the buffers.
     ///
     /// # Errors

@@ -85,7 +85,11 @@ fn expectations<C: Case>(case: &C) -> Result<Vec<Expected>, Difference> {
         let outcome = case.call(&Reference, &mut bound, step, false).map_err(|e| format!("{e:?}"));
         Ok(Expected { outcome, found: case.collect(&Reference, &bound)? })
     };
-    (0..case.steps()).map(step).collect()
+    let expected: Vec<Expected> = (0..case.steps()).map(step).collect::<Result<_, Difference>>()?;
+    match expected.iter().find(|e| e.outcome.is_err() != case.must_fail()) {
+        Some(e) => Err(Difference::Contract(format!("the reference itself gives {:?}", e.outcome))),
+        None => Ok(expected),
+    }
 }
 
 type Outcome = Result<Option<u64>, String>;
@@ -94,6 +98,8 @@ type Outcome = Result<Option<u64>, String>;
 fn compare(got: &Outcome, expected: &Outcome) -> Result<(), Difference> {
     match (got, expected) {
         (got, expected) if got == expected => Ok(()),
+        // Which words name a slot is the backend's own affair.
+        (Err(got), Err(expected)) if expected.contains("report slots") && got.contains("Length {") => Ok(()),
         (Ok(got), Ok(expected)) => Err(Difference::Number { got: *got, expected: *expected }),
         (got, expected) => {
             Err(Difference::Outcome { got: got.clone().err(), expected: expected.as_ref().err().cloned() })

@@ -11,6 +11,7 @@ mod quantize;
 mod read_out;
 mod reduce;
 mod window;
+mod wrong;
 
 pub use accumulate_adaptive::AccumulateAdaptive;
 pub use accumulate_exact::AccumulateExact;
@@ -23,6 +24,7 @@ pub use quantize::Quantize;
 pub use read_out::ReadOut;
 pub use reduce::{Reduce, Reduction, Side};
 pub use window::{Merge, WindowScales};
+pub use wrong::Wrong;
 
 use super::case::Visit;
 use super::failure::Failure;
@@ -91,6 +93,7 @@ pub fn each(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure
             "dot" => reduce::each_dot(options, visit)?,
             _ => reduce::each_norm(options, visit)?,
         }
+        wrong::each(operation, options, visit)?;
     }
     Ok(())
 }
@@ -211,6 +214,11 @@ fn groupings(options: &Options, number: usize) -> Vec<(Grouping, Vec<usize>)> {
     let some = long.filter(|(i, _)| full || (number + i) % 4 == 0).map(|(_, n)| n).collect();
     groupings.push((Grouping::Tensor, some));
     groupings
+}
+
+/// Levels (planes for 2 bits) and scales of any kind.
+fn side(rng: &mut Rng, bits: u32, grouping: Grouping, n: usize) -> Side {
+    (levels(rng, bits, n), scales(rng, grouping.groups(n), 0x7e80))
 }
 
 /// The element type, for messages.

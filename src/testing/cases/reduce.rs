@@ -1,6 +1,6 @@
 //! Cases of the reductions over packed data.
 
-use super::{blocks, groupings, lengths, levels, long_lengths, scales, trits};
+use super::{blocks, groupings, lengths, long_lengths, side, trits};
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::pack::words;
@@ -118,10 +118,6 @@ fn shapes(options: &Options) -> Vec<(Grouping, Vec<usize>)> {
         }
     }
     shapes
-}
-
-fn side(rng: &mut Rng, bits: u32, grouping: Grouping, n: usize) -> Side {
-    (levels(rng, bits, n), scales(rng, grouping.groups(n), 0x7e80))
 }
 
 /// Walks over the cases of the dot product.
