@@ -1,5 +1,7 @@
 //! Accumulators on the CPU: what they hold, what they refuse, and that a refusal changes nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use half::{bf16, f16};
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, NonFinite, Reduce, Scales, Spec};
 use trigrad::backend::{Backend, Memory};
@@ -339,7 +341,7 @@ fn tensors_without_elements_are_allowed() {
     let specs = [Spec::new("empty", [0, 5]), Spec::new("scalar", [])];
     let mut acc = Accumulator::new(Cpu::default(), &specs, Config::default()).unwrap();
     acc.accumulate(&[("empty", &[][..] as &[f32]).into_pair(), ("scalar", &[7f32][..]).into_pair()], 1.0).unwrap();
-    assert_eq!(acc.to_vec::<f32>("empty", Reduce::Mean).unwrap(), []);
+    assert!(acc.to_vec::<f32>("empty", Reduce::Mean).unwrap().is_empty());
     assert_eq!(acc.to_vec::<f32>("scalar", Reduce::Mean).unwrap(), [7.0]);
 }
 
