@@ -30,6 +30,7 @@ pub(crate) const SHADERS: &[(&str, &[Axis])] = &[
     ("pack", &[]),
     ("pack_convert", &[&["SPLIT", "JOIN", "TO_FIELDS", "TO_PLANES"]]),
     ("pack_unpack", &[]),
+    ("probe", &[&["SUBGROUP", ""]]),
     ("quantize", &[ELEMENT, VECTOR, INT64, SUBGROUP]),
     ("quantize_groups", &[ELEMENT, VECTOR, &["ABOVE", ""], INT64]),
     ("quantize_rules", &[&["LARGEST", "MOMENTS", "SUM", "ABOVE"], &["WIDE", ""]]),

@@ -111,13 +111,6 @@ impl<'a, T: Pod> ViewMut<'a, T> {
     }
 }
 
-impl<T> ViewMut<'_, T> {
-    /// The same range for reading.
-    pub(super) fn shared(&self) -> View<'_, T> {
-        View { raw: self.raw, len: self.len, element: PhantomData }
-    }
-}
-
 impl Wgpu {
     /// A buffer of at least `bytes` bytes, zeros.
     pub(super) fn allocate(&self, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
@@ -189,6 +182,14 @@ impl Memory for Wgpu {
         ViewMut { raw: Raw { buffer: &buffer.raw, offset: 0, bytes }, len: buffer.len, element: PhantomData }
     }
 
+    fn shorten<'s, 'l: 's, T: Pod + Send + Sync>(view: View<'l, T>) -> View<'s, T> {
+        view
+    }
+
+    fn reborrow<'s, T: Pod + Send + Sync>(view: &'s mut Self::ViewMut<'_, T>) -> ViewMut<'s, T> {
+        ViewMut { raw: view.raw, len: view.len, element: PhantomData }
+    }
+
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {
         let (raw, len) = cut::<T>(view.raw, view.len, range)?;
         Some(View { raw, len, element: PhantomData })
@@ -197,6 +198,16 @@ impl Memory for Wgpu {
     fn slice_mut<T: Pod + Send + Sync>(view: Self::ViewMut<'_, T>, range: Range<usize>) -> Option<Self::ViewMut<'_, T>> {
         let (raw, len) = cut::<T>(view.raw, view.len, range)?;
         Some(ViewMut { raw, len, element: PhantomData })
+    }
+
+    fn split_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        at: usize,
+    ) -> Option<(Self::ViewMut<'_, T>, Self::ViewMut<'_, T>)> {
+        let (left, before) = cut::<T>(view.raw, view.len, 0..at)?;
+        let (right, after) = cut::<T>(view.raw, view.len, at..view.len)?;
+        let half = |raw, len| ViewMut { raw, len, element: PhantomData };
+        Some((half(left, before), half(right, after)))
     }
 
     fn len<T: Pod + Send + Sync>(view: &View<'_, T>) -> usize {
