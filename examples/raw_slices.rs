@@ -27,8 +27,7 @@ fn main() -> trigrad::Result<()> {
     // A gradient as trits and scales: 2 bits an element and 16 a block.
     let op = Quantize::stochastic(Draw::new(7, 0));
     let (mut planes, mut scales) = (vec![0u32; words(n, 2)], vec![0u16; op.grouping.groups(n)]);
-    let item =
-        quantize::Item { tensor: 0, first: 0, x: &gradient, words: &mut planes, scales: &mut scales, report: 0 };
+    let item = quantize::Item { tensor: 0, first: 0, x: &gradient, words: &mut planes, scales: &mut scales, report: 0 };
     cpu.quantize(&op, &mut [item], &mut reports)?;
     println!("quantized: {} bytes instead of {}", 4 * planes.len() + 2 * scales.len(), 4 * n);
 

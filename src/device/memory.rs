@@ -74,17 +74,14 @@ impl Memory for Device {
         on!(Device(b) = self => b.accepts(&b.of(*view)?))
     }
 
-    fn slice<'a, T: Pod + Send + Sync>(view: View<'a, T>, range: Range<usize>) -> Option<View<'a, T>>
-    where
-        'a: 'a, // early-bound, as it is in the trait
-    {
+    fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {
         on!(View(v): B = view => B::slice(v, range).map(B::wrap_view))
     }
 
-    fn slice_mut<'a, T: Pod + Send + Sync>(view: ViewMut<'a, T>, range: Range<usize>) -> Option<ViewMut<'a, T>>
-    where
-        'a: 'a,
-    {
+    fn slice_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        range: Range<usize>,
+    ) -> Option<Self::ViewMut<'_, T>> {
         on!(ViewMut(v): B = view => B::slice_mut(v, range).map(B::wrap_view_mut))
     }
 

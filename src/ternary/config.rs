@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// let config = TernaryConfig::default().with_accumulation_steps(4).with_stochastic_rounding(true);
 /// assert_eq!(config.accumulation_steps, 4);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TernaryConfig {
     /// Micro-batches before an update, at least 1.

@@ -39,7 +39,7 @@ impl TernaryOptimizerWrapper {
     ///
     /// As for [`TernaryGradientAccumulator::new`].
     pub fn new(param_shapes: &[(String, Vec<usize>)], config: TernaryConfig, device: &Device) -> Result<Self> {
-        let accumulator = TernaryGradientAccumulator::new(param_shapes, config, device)?;
+        let accumulator = TernaryGradientAccumulator::new(param_shapes, config.clone(), device)?;
         Ok(TernaryOptimizerWrapper { config, accumulator, step_count: 0, update_count: 0, stale: false })
     }
 
