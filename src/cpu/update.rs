@@ -23,7 +23,7 @@ pub(super) fn sgd<T: Element>(op: &Sgd, items: &mut [SgdItem<'_, Cpu, T>], guard
     let (terms, nesterov) = (op.terms, op.nesterov);
     let run = |item: &mut SgdItem<'_, Cpu, T>| {
         let rule = Rule::new(&op.source, item.tensor);
-        let (gradient, weights, first) = (item.gradient, &mut *item.weights, item.first);
+        let (gradient, weights, first) = (item.gradient.shorten(), &mut *item.weights, item.first);
         match &mut item.momentum {
             Some(b) => {
                 let work = Work { gradient, weights, state: [&mut **b], first, rule };
@@ -57,7 +57,7 @@ pub(super) fn adamw<T: Element>(
     let run = |item: &mut AdamWItem<'_, Cpu, T>| {
         let rule = Rule::new(&op.source, item.tensor);
         let state = [&mut *item.first_moment, &mut *item.second_moment];
-        let work = Work { gradient: item.gradient, weights: &mut *item.weights, state, first: item.first, rule };
+        let work = Work { gradient: item.gradient.shorten(), weights: &mut *item.weights, state, first: item.first, rule };
         step(work, &|g, w, [m, v]| {
             let (w, m, v) = update::adamw(&terms, g, w, m, v);
             (w, [m, v])
@@ -144,14 +144,14 @@ impl<T: Element, const S: usize> Tile for Work<'_, T, S> {
 }
 
 /// A rule from gradient, weight and state to weight and state.
-trait Element2<const S: usize>: Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync {}
-impl<const S: usize, F: Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync> Element2<S> for F {}
+trait Step<const S: usize>: Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync {}
+impl<const S: usize, F: Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync> Step<S> for F {}
 
-fn step<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Element2<S>) {
+fn step<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) {
     fold(work, TILE, &|w| tile(w, rule), &|(), ()| ());
 }
 
-fn tile<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Element2<S>) {
+fn tile<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) {
     let Work { gradient, weights, mut state, first, rule: shared } = work;
     let per = shared.block / GROUP;
     for (g, weights) in weights.chunks_mut(GROUP).enumerate() {

@@ -112,7 +112,21 @@ impl<M: Memory + ?Sized> Clone for Gradient<'_, M> {
 
 impl<M: Memory + ?Sized> Copy for Gradient<'_, M> {}
 
-impl<M: Memory + ?Sized> Gradient<'_, M> {
+impl<'l, M: Memory + ?Sized> Gradient<'l, M> {
+    /// The same gradient for a shorter time.
+    #[must_use]
+    pub fn shorten<'s>(self) -> Gradient<'s, M>
+    where
+        'l: 's,
+    {
+        match self {
+            Gradient::Packed { levels, scales } => {
+                Gradient::Packed { levels: M::shorten(levels), scales: M::shorten(scales) }
+            }
+            Gradient::Dense(x) => Gradient::Dense(M::shorten(x)),
+        }
+    }
+
     fn validate(&self, source: &Source, n: usize) -> Result<()> {
         match self {
             Gradient::Packed { levels, scales } => {
