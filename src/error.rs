@@ -133,6 +133,12 @@ pub enum Error {
         /// The sum of the micro-batches' weights.
         weights: f64,
     },
+    /// Counts under different scales: they do not add up.
+    #[error("scales differ, first in block {block}: only counts under the same scales merge")]
+    ScalesDiffer {
+        /// The first block whose scales differ.
+        block: u64,
+    },
     /// The state was left half-updated by an earlier failure on the device and is refused until reset.
     #[error("state refused until reset: {reason}")]
     Refused {

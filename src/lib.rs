@@ -11,9 +11,16 @@ pub mod device;
 pub mod error;
 pub mod numerics;
 pub mod op;
+#[cfg(feature = "candle")]
+pub mod ternary;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
 
 pub use error::{Error, Result};
+
+#[cfg(feature = "candle")]
+pub use ternary::{
+    OptimError, PackedTritVec, TernaryConfig, TernaryGradientAccumulator, TernaryOptimizerWrapper, Trit,
+};

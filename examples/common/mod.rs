@@ -1,0 +1,4 @@
+//! What the training examples share: statistics over seeds, and a chart.
+
+pub mod plot;
+pub mod stats;
