@@ -73,6 +73,12 @@ pub trait Memory {
     /// A part of a mutable view; `None` where the range does not lie within it.
     fn slice_mut<T: Pod + Send + Sync>(view: Self::ViewMut<'_, T>, range: Range<usize>)
     -> Option<Self::ViewMut<'_, T>>;
+    /// Divides a mutable view in two: elements before `at`, and from `at` on; `None` where `at` lies past the end.
+    /// So that one buffer can hold the outputs of a whole list.
+    fn split_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        at: usize,
+    ) -> Option<(Self::ViewMut<'_, T>, Self::ViewMut<'_, T>)>;
     /// Elements in a view.
     fn len<T: Pod + Send + Sync>(view: &Self::View<'_, T>) -> usize;
     /// Elements in a mutable view.

@@ -1,5 +1,8 @@
 //! Which code the machine runs: every tile that has a fast form is dispatched here.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use super::{accumulate, dequantize, quantize, read_out};
 use crate::numerics::threshold::{Moments, Sum};
 use crate::op::{Element, Report};
@@ -9,11 +12,18 @@ use crate::op::{Element, Report};
 pub(super) enum Simd {
     /// The executable spec itself; also what runs where no other kind is written (NEON, for one).
     Plain,
+    /// AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
 }
 
 impl Simd {
     /// The fastest kind this machine can run: the one place where that is decided.
     pub(super) fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = avx2::Avx2::new() {
+            return Simd::Avx2(avx2);
+        }
         Simd::Plain
     }
 
@@ -21,6 +31,8 @@ impl Simd {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Simd::Plain => "plain",
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(_) => "AVX2",
         }
     }
 
@@ -28,6 +40,8 @@ impl Simd {
     pub(super) fn max<T: Element>(self, x: &[T]) -> u32 {
         match self {
             Simd::Plain => x.iter().map(|x| x.to_f32_bits() & 0x7fff_ffff).max().unwrap_or(0),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.max(x),
         }
     }
 
@@ -35,6 +49,8 @@ impl Simd {
     pub(super) fn moments<T: Element>(self, x: &[T]) -> Moments {
         match self {
             Simd::Plain => quantize::plain_moments(x),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.moments(x),
         }
     }
 
@@ -42,6 +58,8 @@ impl Simd {
     pub(super) fn sum<T: Element>(self, x: &[T], t: Option<u32>) -> Sum {
         match self {
             Simd::Plain => quantize::plain_sum(x, t),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.sum(x, t),
         }
     }
 
@@ -49,6 +67,8 @@ impl Simd {
     pub(super) fn quantize_blocks<T: Element>(self, method: &quantize::Method, w: quantize::Work<'_, T>) -> Report {
         match self {
             Simd::Plain => quantize::plain_blocks(method, w),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.quantize_blocks(method, w),
         }
     }
 
@@ -66,6 +86,8 @@ impl Simd {
     ) {
         match self {
             Simd::Plain => quantize::plain_encode(method, measure, x, words, start, first, report),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.encode(method, measure, x, words, start, first, report),
         }
     }
 
@@ -73,6 +95,8 @@ impl Simd {
     pub(super) fn dequantize_run<T: Element>(self, words: &[u32], start: usize, scale: u32, out: &mut [T]) {
         match self {
             Simd::Plain => dequantize::plain_run(words, start, scale, out),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.dequantize_run(words, start, scale, out),
         }
     }
 
@@ -80,6 +104,8 @@ impl Simd {
     pub(super) fn adaptive_blocks<T: Element>(self, w: accumulate::AdaptiveWork<'_, T>) -> Report {
         match self {
             Simd::Plain => accumulate::plain_adaptive(w),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.adaptive_blocks(w),
         }
     }
 
@@ -87,6 +113,8 @@ impl Simd {
     pub(super) fn exact_blocks<T: Element>(self, w: accumulate::ExactWork<'_, T>) -> Report {
         match self {
             Simd::Plain => accumulate::plain_exact(w),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.exact_blocks(w),
         }
     }
 
@@ -94,6 +122,8 @@ impl Simd {
     pub(super) fn read_out_blocks<T: Element>(self, w: read_out::Work<'_, T>) {
         match self {
             Simd::Plain => read_out::plain_blocks(w),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) => cpu.read_out_blocks(w),
         }
     }
 }
