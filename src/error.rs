@@ -171,6 +171,14 @@ pub enum Error {
         /// Bytes free, where the device tells.
         free: Option<u64>,
     },
+    /// An operation that this backend does not have.
+    #[error("{device} does not have the operation {operation}")]
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
+        /// The device.
+        device: String,
+    },
     /// A failure reported by a device or its driver.
     #[error("{backend}: {call} failed: {message}")]
     Backend {
