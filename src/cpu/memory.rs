@@ -85,6 +85,13 @@ impl Memory for Cpu {
         view.get_mut(range)
     }
 
+    fn split_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        at: usize,
+    ) -> Option<(Self::ViewMut<'_, T>, Self::ViewMut<'_, T>)> {
+        view.split_at_mut_checked(at)
+    }
+
     fn len<T: Pod + Send + Sync>(view: &Self::View<'_, T>) -> usize {
         view.len()
     }
