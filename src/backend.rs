@@ -241,4 +241,21 @@ pub trait Backend: Memory {
         levels: Self::View<'_, u32>,
         scales: Self::View<'_, u16>,
     ) -> Result<f64>;
+
+    /// Weights follow their gradients by SGD, in place. Where `guards` are given and any of their slots counts
+    /// non-finite elements, nothing is changed: the step is skipped without waiting.
+    fn update_sgd<T: Element>(
+        &self,
+        op: &op::update::Sgd,
+        items: &mut [op::update::SgdItem<'_, Self, T>],
+        guards: Option<&Self::Reports>,
+    ) -> Result<()>;
+
+    /// Weights follow their gradients by AdamW, in place; `guards` as for [`update_sgd`](Self::update_sgd).
+    fn update_adamw<T: Element>(
+        &self,
+        op: &op::update::AdamW,
+        items: &mut [op::update::AdamWItem<'_, Self, T>],
+        guards: Option<&Self::Reports>,
+    ) -> Result<()>;
 }

@@ -2,6 +2,8 @@
 //! unit tests, integration test and documented use, in the order of its files. What follows `mod corrected` holds the
 //! meaning that is corrected here.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};

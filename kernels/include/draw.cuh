@@ -49,18 +49,17 @@ __device__ __forceinline__ Draws expand(uint4 c) {
 // The Philox call of a group; `expand` makes its draws. Kept apart because four registers wait for the elements
 // better than seventeen.
 template <int ROUNDS = PHILOX_ROUNDS>
-__device__ __forceinline__ uint4 call(const Draw& at, uint32_t tensor, uint64_t element) {
+__device__ __forceinline__ uint4 call(const Draw& at, uint32_t tensor, uint32_t group) {
     const uint32_t step = at.step + (at.step_offset ? *at.step_offset : 0u);
-    return philox4x32<ROUNDS>(make_uint4(static_cast<uint32_t>(element >> 5), tensor, step, at.high), at.keys);
+    return philox4x32<ROUNDS>(make_uint4(group, tensor, step, at.high), at.keys);
 }
 
-// The uniform u = (2 k + 1) / 2^24 of element e as a float: 1 + k 2^-23, less (1 - 2^-24); exact.
+// Draw k of element e under the exponent of 1.0: the float 1 + k 2^-23.
+__device__ __forceinline__ float under_one(const Draws& d, int e) {
+    return __uint_as_float(__byte_perm(d.x[e / 2], d.v, e % 2 ? 0x5324 : 0x5104));
+}
+
+// The uniform u = (2 k + 1) / 2^24 of element e: exact.
 __device__ __forceinline__ float unit(const Draws& d, int e) {
-    uint32_t bits = __byte_perm(d.x[e / 2], d.v, e % 2 ? 0x5324 : 0x5104);
-    return __fadd_rn(__uint_as_float(bits), -0x1.fffffep-1f);
-}
-
-// The draw itself, for paths that decide in integers.
-__device__ __forceinline__ uint32_t draw(const Draws& d, int e) {
-    return __byte_perm(d.x[e / 2], d.v, e % 2 ? 0x5324 : 0x5104) & 0x7fffffu;
+    return __fadd_rn(under_one(d, e), -0x1.fffffep-1f);
 }

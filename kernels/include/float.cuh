@@ -91,25 +91,41 @@ __device__ __forceinline__ float value<F16>(const uint32_t (&w)[16], int e) {
     return f;
 }
 
-// Clears the sign of every element.
-template <class E>
-__device__ __forceinline__ void absolute(uint32_t (&w)[E::WORDS]) {
-#pragma unroll
-    for (int i = 0; i < E::WORDS; ++i) {
-        w[i] &= E::SIZE == 4 ? 0x7fffffffu : 0x7fff7fffu;
-    }
-}
-
-// The largest raw magnitude of a lane's elements, whose signs are cleared.
+// The largest raw magnitude of a lane's elements. Of the patterns with a sign, the largest unsigned one is the
+// largest magnitude among the negative, the largest signed one that among the positive (and each falls back to the
+// other kind where there is none), so nothing has to be cleared first.
 template <class E>
 __device__ __forceinline__ uint32_t raw_max(const uint32_t (&w)[E::WORDS]) {
-    uint32_t m = w[0];
+    constexpr uint32_t CLEAR = E::SIZE == 4 ? 0x7fffffffu : 0x7fff7fffu;
+    uint32_t m;
+#if __CUDA_ARCH__ >= 900
+    uint32_t of_negative = w[0], of_positive = w[0];
 #pragma unroll
-    for (int i = 1; i + 1 < E::WORDS; i += 2) {
-        m = E::SIZE == 4 ? __vimax3_u32(m, w[i], w[i + 1]) : __vimax3_u16x2(m, w[i], w[i + 1]);
+    for (int i = 1; i < E::WORDS; i += 2) {
+        const uint32_t a = w[i], b = w[(i + 1) % E::WORDS];
+        if (E::SIZE == 4) {
+            of_negative = __vimax3_u32(of_negative, a, b);
+            of_positive = __vimax3_s32(of_positive, a, b);
+        } else {
+            of_negative = __vimax3_u16x2(of_negative, a, b);
+            of_positive = __vimax3_s16x2(of_positive, a, b);
+        }
     }
-    m = E::SIZE == 4 ? max(m, w[E::WORDS - 1]) : __vmaxu2(m, w[E::WORDS - 1]);
+    of_negative &= CLEAR;
+    of_positive &= CLEAR;
+    m = E::SIZE == 4 ? max(of_negative, of_positive) : __vmaxu2(of_negative, of_positive);
     return E::SIZE == 4 ? m : max(m & 0xffffu, m >> 16);
+#else
+    // Without packed maxima: the high halves decide whole words, the low ones are shifted up.
+    uint32_t low = 0;
+    m = 0;
+#pragma unroll
+    for (int i = 0; i < E::WORDS; ++i) {
+        m = max(m, w[i] & CLEAR);
+        low = max(low, w[i] << 17);
+    }
+    return E::SIZE == 4 ? m : max(m >> 16, low >> 17);
+#endif
 }
 
 // The signs of a lane's elements as a plane: bit e is the sign of element e.

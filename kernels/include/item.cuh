@@ -42,3 +42,19 @@ __device__ __forceinline__ const Item& item_of(const Table<N>& table, uint32_t c
     }
     return table.items[lo];
 }
+
+// The first element, in its item, of a CTA's 4096.
+__device__ __forceinline__ uint64_t cta_start(const Item& item) {
+    return static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE;
+}
+
+template <bool FAST>
+__device__ __forceinline__ Place place(const Item& item) {
+    const uint64_t start = cta_start(item);
+    Place at;
+    at.start = start + warp_id() * TILE;
+    at.own = start + 32 * threadIdx.x;
+    at.group = static_cast<uint32_t>((item.first + start) >> 5) + threadIdx.x;
+    at.inside = FAST || at.own < item.n;
+    return at;
+}

@@ -20,28 +20,49 @@ __device__ __forceinline__ float weighted_fast(float x, float weight) {
 
 // What rounding to levels under a scale needs, once a block.
 struct Rounding {
-    float s;       // the scale
-    float inv;     // 1 / s, above it by 2^-21 to 2^-19 of itself
-    float grid;    // 2^(e + 16): adding it cuts a magnitude to multiples of 2^(e - 7), the unit of the scale's mantissa
+    float s;    // the scale
+    float inv;  // 1 / s to within 2^-23 of itself
 };
 
 __device__ __forceinline__ Rounding rounding(uint32_t s) {
     float inv;
-    asm("rcp.approx.f32 %0, %1;" : "=f"(inv) : "f"(__uint_as_float(s)));
-    return {__uint_as_float(s), __fmul_rn(inv, 0x1.00001p0f), __uint_as_float((s & 0x7f800000u) + (16u << 23))};
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inv) : "f"(__uint_as_float(s)));
+    return {__uint_as_float(s), inv};
 }
 
-// The new level's magnitude, c + up, as the float 2^23 + c + up. `v` is a magnitude of at most 127 s.
+// The level of v, sign(v) (c + up), as a float, where nothing is near an edge; `edge` collects how near it was.
+// `f` is the draw under the exponent of 1.0, 1 + k 2^-23.
 //
-// c = floor(|v| / s): |v| is cut to X units of the scale's mantissa ms (exact), and X inv lies in
-// [X / ms, X / ms + 2^-12), while X / ms is an integer or at least 1 / 255 below one; so cutting the product gives c.
-// The remainder |v| - c s is exact, and the sign of fma(u, s, -remainder) is the decision.
-__device__ __forceinline__ float round_level(float v, const Rounding& by, float u) {
-    float cut = __fsub_rn(__fadd_rz(v, by.grid), by.grid);
-    float c = __fmaf_rz(cut, by.inv, 0x1p23f);
-    float rest = __fmaf_rn(-__fsub_rn(c, 0x1p23f), by.s, v);
-    float d = __fmaf_rn(u, by.s, -rest);
-    return __uint_as_float(__float_as_uint(c) + (__float_as_uint(d) >> 31));
+// With x = |v| / s the level's magnitude is the number of integers j >= 0 with u + j < x, the integer nearest to
+// x + (0.5 - u) unless that lies half-way. The signed form takes v, and 1.5 - f with v's sign. It is wrong by less than
+// 2^-23 |x| (the reciprocal), 2^-25 |x| + 2^-25 (the rounded sum) and 2^-24 (u is f - 1 + 2^-24), so an element whose
+// distance to its integer stays below 0.5 - NEAR is decided; the others go through `round_level_exactly`.
+__device__ __forceinline__ float round_level(float v, const Rounding& by, float f, float& edge) {
+    constexpr float MAGIC = 0x1.8p23f;  // adding it rounds to an integer
+    const float offset = __uint_as_float(__float_as_uint(__fsub_rn(1.5f, f)) ^ (__float_as_uint(v) & 0x80000000u));
+    const float t = __fmaf_rn(v, by.inv, offset);
+    const float l = __fsub_rn(__fadd_rn(t, MAGIC), MAGIC);
+    edge = fmaxf(edge, fabsf(__fsub_rn(t, l)));
+    return l;
+}
+
+// More than that error for levels up to 7 and up to 127.
+template <int BITS>
+constexpr float NEAR = BITS == 8 ? 0x1p-15f : 0x1p-19f;
+
+// The same level, from exact operations only. The cut of |v| to X units of the scale's mantissa ms (8 bits) is exact;
+// with an `inv` above 1 / s by 2^-21 to 2^-19 of itself, X inv lies in [X / ms, X / ms + 2^-12), while X / ms is an
+// integer or at least 1 / 255 below one: cutting the product gives c = floor(|v| / s). The remainder |v| - c s is
+// exact, and the sign of fma(u, s, -remainder) is the decision.
+__device__ __forceinline__ float round_level_exactly(float v, const Rounding& by, float u) {
+    const float grid = __uint_as_float((__float_as_uint(by.s) & 0x7f800000u) + (16u << 23));
+    const float inv = __fmul_rn(by.inv, 0x1.00001p0f);
+    const float m = fabsf(v);
+    const float cut = __fsub_rn(__fadd_rz(m, grid), grid);
+    const float c = __fsub_rn(__fmaf_rz(cut, inv, 0x1p23f), 0x1p23f);
+    const float rest = __fmaf_rn(-c, by.s, m);
+    const float up = __fmaf_rn(u, by.s, -rest) < 0.0f ? 1.0f : 0.0f;
+    return copysignf(__fadd_rn(c, up), v);
 }
 
 // Fields in half a word, where a float's mantissa holds them all.
@@ -54,13 +75,15 @@ constexpr uint32_t TOPS = BITS == 4 ? 0x88888888u : BITS == 8 ? 0x80808080u : 0x
 
 // l 2^(BITS j) of field i, j = i mod PER_HALF, as a float: exact. The field stays where it is in the half word and
 // becomes the mantissa of a float from 2^23 up. `w` has been XORed with TOPS.
+// `exponent`: the bits of 2^23, from where the compiler cannot see them: it then masks and joins in one instruction,
+// which takes one constant only.
 template <int BITS>
-__device__ __forceinline__ float level_in_place(const uint32_t (&w)[BITS], int i) {
+__device__ __forceinline__ float level_in_place(const uint32_t (&w)[BITS], int i, uint32_t exponent) {
     const int half = i / PER_HALF<BITS>, j = i % PER_HALF<BITS>;
     const uint32_t word = half % 2 ? w[half / 2] >> 16 : w[half / 2];
     const uint32_t field = word & (((1u << BITS) - 1) << (BITS * j));
     const float bias = 0x1p23f + static_cast<float>((1 << (BITS - 1)) << (BITS * j));
-    return __fsub_rn(__uint_as_float(field | 0x4b000000u), bias);
+    return __fsub_rn(__uint_as_float(field | exponent), bias);
 }
 
 // The level itself, as an integer: for paths that are not hot.

@@ -27,6 +27,6 @@ __device__ __forceinline__ uint4 philox4x32(uint4 counter, const uint32_t (&keys
     for (int r = 0; r < ROUNDS; ++r) {
         c = round(c, keys[2 * r], keys[2 * r + 1]);
     }
-    asm volatile("" : "+r"(c.x), "+r"(c.y), "+r"(c.z), "+r"(c.w));
+    asm volatile("" : "+r"(c.x), "+r"(c.y), "+r"(c.z), "+r"(c.w) : : "memory");
     return c;
 }

@@ -24,6 +24,12 @@ struct Stage {
         return lane * E::PIECES + (sub ^ turn);
     }
 
+    // slot(p / PIECES, p % PIECES) of piece p = 32 i + lane, with what depends on i left to constants.
+    __device__ static __forceinline__ int slot_of_piece(int i, int lane) {
+        int turn = lane >> 3 ^ (E::PIECES == 8 ? 4 * (i & 1) : 0);
+        return 32 * i + (lane ^ turn);
+    }
+
     // Element e of the lane's own, as raw bits.
     __device__ __forceinline__ typename E::Scalar& at(int lane, int e) {
         constexpr int PER = 16 / E::SIZE;
@@ -44,41 +50,39 @@ struct Stage {
     }
 };
 
+// Where a CTA and a lane work: the item's elements from `start` on, of which the lane owns 32 from `own` on.
+struct Place {
+    uint64_t start;  // the warp's first element
+    uint64_t own;    // the lane's first element
+    uint32_t group;  // the draw group of the lane's elements
+    bool inside;     // whether the lane owns any element
+};
+
+// Whether a CTA may take the fast path: its 4096 elements all exist and whatever it reads and writes in wide pieces
+// is aligned. The same for all threads, so the two paths cost one branch.
+__device__ __forceinline__ bool whole(uint64_t cta_start, uint64_t n, uintptr_t addresses, uint32_t alignment) {
+    return cta_start + CTA_TILE <= n && (addresses & (alignment - 1)) == 0;
+}
+
 // The pieces a lane has in flight between `begin` and `end`.
 template <class E>
 struct Flight {
     uint4 v[E::PIECES];
 };
 
-// Whether the tile from `start` lies inside n elements and its pieces are aligned.
-template <class E>
-__device__ __forceinline__ bool whole(const void* x, uint64_t start, uint64_t n) {
-    return start + TILE <= n && (reinterpret_cast<uintptr_t>(x) & 15) == 0;
-}
-
-// Starts the loads of a whole tile.
-template <class E>
-__device__ __forceinline__ void begin(const void* x, uint64_t start, Flight<E>& flight) {
-    const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(x) + start * E::SIZE) + lane_id();
+// Starts the loads of a tile. On the careful path nothing starts here.
+template <class E, bool FAST>
+__device__ __forceinline__ void begin(const void* x, const Place& at, Flight<E>& flight) {
+    if (FAST) {
+        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(x) + at.start * E::SIZE) + lane_id();
 #pragma unroll
-    for (int i = 0; i < E::PIECES; ++i) {
-        flight.v[i] = __ldcs(src + 32 * i);
+        for (int i = 0; i < E::PIECES; ++i) {
+            flight.v[i] = __ldcs(src + 32 * i);
+        }
     }
 }
 
-// Ends them: afterwards every lane may take its elements.
-template <class E>
-__device__ __forceinline__ void end(const Flight<E>& flight, Stage<E>& stage) {
-    int lane = lane_id();
-#pragma unroll
-    for (int i = 0; i < E::PIECES; ++i) {
-        int p = 32 * i + lane;
-        stage.piece[Stage<E>::slot(p / E::PIECES, p % E::PIECES)] = flight.v[i];
-    }
-    __syncwarp();
-}
-
-// The slow way for tails and views that are not aligned: one element a load, zeros past n.
+// The careful way for tails and views that are not aligned: one element a load, zeros past n.
 template <class E>
 __device__ __noinline__ void load_parts(const void* x, uint64_t start, uint64_t n, Stage<E>& stage) {
     const typename E::Scalar* src = static_cast<const typename E::Scalar*>(x);
@@ -86,6 +90,20 @@ __device__ __noinline__ void load_parts(const void* x, uint64_t start, uint64_t 
     for (int e = 0; e < 32; ++e) {
         uint64_t i = start + 32 * e + lane;
         stage.at(e, lane) = i < n ? src[i] : typename E::Scalar(0);
+    }
+}
+
+// Ends them: afterwards every lane may take its elements.
+template <class E, bool FAST>
+__device__ __forceinline__ void end(const void* x, const Place& at, uint64_t n, const Flight<E>& flight, Stage<E>& stage) {
+    if (FAST) {
+        const int lane = lane_id();
+#pragma unroll
+        for (int i = 0; i < E::PIECES; ++i) {
+            stage.piece[Stage<E>::slot_of_piece(i, lane)] = flight.v[i];
+        }
+    } else {
+        load_parts<E>(x, at.start, n, stage);
     }
     __syncwarp();
 }

@@ -97,7 +97,7 @@ impl<B: Backend> Accumulator<B> {
         }
     }
 
-    fn adaptive(&self, bits: u32, weight: f32) -> Adaptive {
+    pub(super) fn adaptive(&self, bits: u32, weight: f32) -> Adaptive {
         Adaptive { bits, block: self.config.block, draw: self.draw(), weight }
     }
 

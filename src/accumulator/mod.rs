@@ -34,10 +34,14 @@ mod accumulate;
 mod config;
 mod gradients;
 mod merge;
+#[cfg(feature = "candle")]
+mod one;
 mod read;
+mod state;
 
 pub use config::{Config, Format, NonFinite, Reduce, Scales, Spec};
 pub use gradients::{Floats, Id};
+pub use state::{State, TensorState};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};

@@ -45,6 +45,17 @@ impl<B: Backend> Accumulator<B> {
         self.queue_read_out(reduce, outputs, self.guards())
     }
 
+    /// The same, whatever the window found.
+    #[cfg(feature = "candle")]
+    pub(crate) fn read_out_marked<'i, I: Into<Id<'i>> + Copy, T: Element>(
+        &self,
+        reduce: Reduce,
+        outputs: &mut [(I, B::ViewMut<'_, T>)],
+    ) -> Result<()> {
+        self.usable()?;
+        self.queue_read_out(reduce, outputs, false)
+    }
+
     /// The sum or mean of one tensor, on the host.
     ///
     /// # Errors
@@ -65,6 +76,12 @@ impl<B: Backend> Accumulator<B> {
     /// [`Error::NonFinite`] as for [`read_out`](Self::read_out); [`Error::Refused`]; what the device reports.
     pub fn squared_norm(&self) -> Result<f64> {
         self.checked()?;
+        self.squared_norm_marked()
+    }
+
+    /// The same, whatever the window found.
+    pub(crate) fn squared_norm_marked(&self) -> Result<f64> {
+        self.usable()?;
         let (bits, grouping) = (self.config.bits(), Grouping::Block(self.config.block));
         self.tensors.iter().try_fold(0.0, |sum, t| {
             let op = SquaredNorm { bits, grouping, n: t.len };

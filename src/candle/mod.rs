@@ -22,7 +22,7 @@
 //! ```
 
 mod accumulator;
-mod storage;
+pub(crate) mod storage;
 mod tensor;
 
 pub use accumulator::{GradientAccumulator, Gradients};

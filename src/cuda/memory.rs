@@ -112,18 +112,21 @@ impl Memory for Cuda {
         self.holds(view.stream())
     }
 
-    fn slice<T: Pod + Send + Sync>(view: View<'_, T>, range: Range<usize>) -> Option<View<'_, T>> {
+    fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {
         view.get(range)
     }
 
-    fn slice_mut<T: Pod + Send + Sync>(view: ViewMut<'_, T>, range: Range<usize>) -> Option<ViewMut<'_, T>> {
+    fn slice_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        range: Range<usize>,
+    ) -> Option<Self::ViewMut<'_, T>> {
         view.get_mut(range)
     }
 
     fn split_mut<T: Pod + Send + Sync>(
-        view: ViewMut<'_, T>,
+        view: Self::ViewMut<'_, T>,
         at: usize,
-    ) -> Option<(ViewMut<'_, T>, ViewMut<'_, T>)> {
+    ) -> Option<(Self::ViewMut<'_, T>, Self::ViewMut<'_, T>)> {
         view.split_at(at)
     }
 

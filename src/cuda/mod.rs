@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `launch.rs`, `view.rs` | the launch floor: all `unsafe` of this backend |
-//! | `item.rs`, `modules.rs`, `scratch.rs`, `error.rs` | tables of tensors, kernels, scratch memory, driver errors |
+//! | `item.rs`, `draw.rs`, `modules.rs`, `scratch.rs`, `error.rs` | tables of tensors, draws, kernels, scratch memory, driver errors |
 //! | `memory.rs` | buffers are `CudaSlice<T>`, transfers are queued |
 //! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs` | one file an operation: checks, and its launch; the kernels are in `kernels/`, under the same names |
 //!
@@ -27,11 +27,14 @@
 //! 3. have the context's event tracking off while capturing ([`cudarc::driver::CudaContext::disable_event_tracking`]):
 //!    a captured stream may not wait for events from outside; order between streams is the caller's then,
 //! 4. keep the buffers and the [`Cuda`] for as long as the graph is replayed.
+//!
+//! A capture freezes the step of the draws; with [`Cuda::set_step_offset`] kernels add a counter to it.
 
 mod accumulate;
 mod backend;
 mod check;
 mod dequantize;
+mod draw;
 mod error;
 mod item;
 mod launch;
@@ -42,6 +45,7 @@ mod quantize;
 mod read_out;
 mod reduce;
 mod scratch;
+mod update;
 mod view;
 
 pub use memory::Reports;
@@ -64,6 +68,7 @@ struct Inner {
     stream: Arc<CudaStream>,
     kernels: Arc<Kernels>,
     scratch: Mutex<Vec<CudaSlice<u64>>>,
+    step_offset: Mutex<Option<CudaSlice<u32>>>,
 }
 
 /// The least compute capability that kernels are compiled for.
@@ -106,7 +111,7 @@ impl Cuda {
             return Err(no_device(format!("{name} has compute capability {major}.{minor}; 7.5 is the least")));
         }
         let kernels = Kernels::of(context);
-        Ok(Cuda { inner: Arc::new(Inner { stream, kernels, scratch: Mutex::default() }) })
+        Ok(Cuda { inner: Arc::new(Inner { stream, kernels, scratch: Mutex::default(), step_offset: Mutex::default() }) })
     }
 
     /// The stream that all work is queued on.

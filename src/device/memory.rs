@@ -85,6 +85,15 @@ impl Memory for Device {
         on!(ViewMut(v): B = view => B::slice_mut(v, range).map(B::wrap_view_mut))
     }
 
+    fn split_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        at: usize,
+    ) -> Option<(Self::ViewMut<'_, T>, Self::ViewMut<'_, T>)> {
+        on!(ViewMut(v): B = view => {
+            B::split_mut(v, at).map(|(low, high)| (B::wrap_view_mut(low), B::wrap_view_mut(high)))
+        })
+    }
+
     fn len<T: Pod + Send + Sync>(view: &View<'_, T>) -> usize {
         on!(View(v): B = view => B::len(v))
     }
