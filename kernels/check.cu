@@ -4,8 +4,8 @@
 // Launch: one CTA of 128 threads for each 4096 elements of each item.
 // Item: x = n elements; report; first = index of x[0] in the tensor. Determinism: cross-backend.
 // Bytes an element: input.
-#include "item.cuh"
 #include "level.cuh"
+#include "output.cuh"
 
 struct Check {
     uint32_t weight;  // f32 bits
@@ -37,18 +37,14 @@ __device__ __forceinline__ void check(const Check& p, const Item& item) {
     if (start >= item.n) {
         return;
     }
-    if (whole<E>(item.x, start, item.n)) {
-        Flight<E> flight;
-        begin<E>(item.x, start, flight);
+    if (start + TILE <= item.n && aligned_to(item.x, 16)) {
+        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(item.x) + start * E::SIZE);
         uint32_t w[E::WORDS];
 #pragma unroll
         for (int i = 0; i < E::PIECES; ++i) {
-            w[4 * i] = flight.v[i].x;
-            w[4 * i + 1] = flight.v[i].y;
-            w[4 * i + 2] = flight.v[i].z;
-            w[4 * i + 3] = flight.v[i].w;
+            const uint4 v = __ldcs(src + 32 * i + lane_id());
+            w[4 * i] = v.x, w[4 * i + 1] = v.y, w[4 * i + 2] = v.z, w[4 * i + 3] = v.w;
         }
-        absolute<E>(w);
         const uint32_t largest = E::to_f32(raw_max<E>(w));
         if (!__any_sync(ALL, out_of_range(magnitude(weighted(largest, p.weight))))) {
             return;

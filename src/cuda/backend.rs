@@ -2,7 +2,7 @@
 
 use super::memory::Reports;
 use super::view::{View, ViewMut};
-use super::{Cuda, accumulate, check, dequantize, pack, quantize, read_out, reduce};
+use super::{Cuda, accumulate, check, dequantize, pack, quantize, read_out, reduce, update};
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::op::{self, Element};
@@ -124,5 +124,23 @@ impl Backend for Cuda {
 
     fn squared_norm(&self, op: &op::reduce::SquaredNorm, levels: View<'_, u32>, scales: View<'_, u16>) -> Result<f64> {
         reduce::squared_norm(self, op, levels, scales)
+    }
+
+    fn update_sgd<T: Element>(
+        &self,
+        op: &op::update::Sgd,
+        items: &mut [op::update::SgdItem<'_, Self, T>],
+        guards: Option<&Reports>,
+    ) -> Result<()> {
+        update::sgd(self, op, items, guards)
+    }
+
+    fn update_adamw<T: Element>(
+        &self,
+        op: &op::update::AdamW,
+        items: &mut [op::update::AdamWItem<'_, Self, T>],
+        guards: Option<&Reports>,
+    ) -> Result<()> {
+        update::adamw(self, op, items, guards)
     }
 }
