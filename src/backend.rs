@@ -55,6 +55,19 @@ pub trait Memory {
     fn view<T: Pod + Send + Sync>(buffer: &Self::Buffer<T>) -> Self::View<'_, T>;
     /// Borrows a buffer mutably.
     fn view_mut<T: Pod + Send + Sync>(buffer: &mut Self::Buffer<T>) -> Self::ViewMut<'_, T>;
+    /// The same view for a shorter time (a compiler can not know that the type allows it): `view`.
+    fn shorten<'s, 'l: 's, T: Pod + Send + Sync>(view: Self::View<'l, T>) -> Self::View<'s, T>;
+    /// Borrows a mutable view for a shorter time.
+    fn reborrow<'s, T: Pod + Send + Sync>(view: &'s mut Self::ViewMut<'_, T>) -> Self::ViewMut<'s, T>;
+    /// Checks that a view can be read here, so that a list can be refused before any of it is written.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::WrongDevice`].
+    fn accepts<T: Pod + Send + Sync>(&self, view: &Self::View<'_, T>) -> Result<()> {
+        let _ = view;
+        Ok(())
+    }
     /// A part of a view; `None` where the range does not lie within it.
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>>;
     /// A part of a mutable view; `None` where the range does not lie within it.
@@ -228,4 +241,21 @@ pub trait Backend: Memory {
         levels: Self::View<'_, u32>,
         scales: Self::View<'_, u16>,
     ) -> Result<f64>;
+
+    /// Weights follow their gradients by SGD, in place. Where `guards` are given and any of their slots counts
+    /// non-finite elements, nothing is changed: the step is skipped without waiting.
+    fn update_sgd<T: Element>(
+        &self,
+        op: &op::update::Sgd,
+        items: &mut [op::update::SgdItem<'_, Self, T>],
+        guards: Option<&Self::Reports>,
+    ) -> Result<()>;
+
+    /// Weights follow their gradients by AdamW, in place; `guards` as for [`update_sgd`](Self::update_sgd).
+    fn update_adamw<T: Element>(
+        &self,
+        op: &op::update::AdamW,
+        items: &mut [op::update::AdamWItem<'_, Self, T>],
+        guards: Option<&Self::Reports>,
+    ) -> Result<()>;
 }

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `memory.rs` | buffers are `Vec<T>`, views are slices |
-//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs` | one file an operation: checks, the split over threads, and the plain code, straight from [`crate::numerics`] |
+//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks, the split over threads, and the plain code, straight from [`crate::numerics`] |
 //! | `split.rs` | tiles: the unit of work of a task |
 //! | `simd/` | the same tiles in AVX2 and FMA, held to the plain code bit for bit; all `unsafe` of this backend |
 //!
@@ -22,6 +22,7 @@ mod simd;
 mod split;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use crate::backend::Backend;
 use crate::error::Result;
@@ -185,5 +186,23 @@ impl Backend for Cpu {
 
     fn squared_norm(&self, op: &op::reduce::SquaredNorm, levels: &[u32], scales: &[u16]) -> Result<f64> {
         reduce::squared_norm(op, levels, scales)
+    }
+
+    fn update_sgd<T: Element>(
+        &self,
+        op: &op::update::Sgd,
+        items: &mut [op::update::SgdItem<'_, Self, T>],
+        guards: Option<&Vec<Report>>,
+    ) -> Result<()> {
+        update::sgd(op, items, guards.map(Vec::as_slice))
+    }
+
+    fn update_adamw<T: Element>(
+        &self,
+        op: &op::update::AdamW,
+        items: &mut [op::update::AdamWItem<'_, Self, T>],
+        guards: Option<&Vec<Report>>,
+    ) -> Result<()> {
+        update::adamw(op, items, guards.map(Vec::as_slice))
     }
 }
