@@ -1,121 +1,139 @@
 // Read out: levels or counts become floats, (l s) factor. Mirrors src/op/read_out.rs and src/cpu/read_out.rs.
 //
-// Launch: one CTA of 128 threads for each 4096 elements of each item; a lane writes 16 bytes at a time.
-// Item: x = BITS ceil(n / 32) words of levels (planes for 2 bits); b = bf16 scales, one a block; a = n elements, written;
-// report = the guard or null: where it counts non-finite elements, the whole output is NaN.
-// Determinism: cross-backend. Bytes an element: output + BITS / 8 + 2 / block.
-#include "float.cuh"
-#include "store.cuh"
+// Launch: one CTA of 128 threads for each 4096 elements of each item.
+// Item: x = bits ceil(n / 32) words of planes (2 bits) or fields; a = n elements; b = one bf16 scale a block;
+// report = the guard, or null. Every element is written: as NaN where the guard counts non-finite elements.
+// Determinism: cross-backend. Bytes an element: output + bits / 8 + 2 / block.
+#include "output.cuh"
 
 struct ReadOut {
-    uint32_t factor;       // f32 bits
     uint32_t block_shift;  // log2 of the block
+    uint32_t factor;       // f32 bits
 };
 
-// The words that hold a piece's levels.
-template <class E, int BITS>
-constexpr int LEVEL_WORDS = BITS == 2 ? 2 : (PER_PIECE<E> * BITS + 31) / 32;
+__device__ __forceinline__ bool refused(const Item& item) {
+    return item.report != nullptr && *reinterpret_cast<volatile const unsigned long long*>(&item.report->non_finite) != 0;
+}
 
-template <class E, int BITS, bool FAST>
-__device__ __forceinline__ void load_levels(const void* from, uint64_t i, uint32_t (&w)[LEVEL_WORDS<E, BITS>]) {
-    constexpr int COUNT = LEVEL_WORDS<E, BITS>;
-    const uint32_t* const words = static_cast<const uint32_t*>(from);
-    if constexpr (BITS == 2) {
-        const uint32_t* src = words + (i >> 5 << 1);
-        if (FAST) {
-            const uint2 pair = __ldg(reinterpret_cast<const uint2*>(src));
-            w[0] = pair.x & ~pair.y;
-            w[1] = pair.y & ~pair.x;
+// A piece of floats.
+template <class E>
+__device__ __forceinline__ uint4 piece_of(const float (&v)[PER<E>], bool refuse) {
+    uint32_t w[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        if (E::SIZE == 4) {
+            w[i] = refuse ? E::NAN_BITS : __float_as_uint(v[i]);
         } else {
-            w[0] = src[0] & ~src[1];
-            w[1] = src[1] & ~src[0];
-        }
-    } else if constexpr (PER_PIECE<E> * BITS == 16) {
-        w[0] = __ldg(reinterpret_cast<const uint16_t*>(from) + i / PER_PIECE<E>);
-    } else if constexpr (FAST && COUNT == 4) {
-        const uint4 v = __ldg(reinterpret_cast<const uint4*>(words) + i / PER_PIECE<E>);
-        w[0] = v.x;
-        w[1] = v.y;
-        w[2] = v.z;
-        w[3] = v.w;
-    } else if constexpr (FAST && COUNT == 2) {
-        const uint2 v = __ldg(reinterpret_cast<const uint2*>(words) + i / PER_PIECE<E>);
-        w[0] = v.x;
-        w[1] = v.y;
-    } else {
-#pragma unroll
-        for (int j = 0; j < COUNT; ++j) {
-            w[j] = __ldg(words + i / PER_PIECE<E> * COUNT + j);
+            w[i] = refuse ? E::NAN_BITS * 0x10001u : pair_of<E>(v[2 * i % PER<E>], v[(2 * i + 1) % PER<E>]);
         }
     }
+    return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-// Level j of a piece as a float.
-template <class E, int BITS>
-__device__ __forceinline__ float level(const uint32_t (&w)[LEVEL_WORDS<E, BITS>], int j, int bit) {
-    if constexpr (BITS == 2) {
-        return static_cast<float>(static_cast<int>(w[0] >> (bit + j) & 1u) - static_cast<int>(w[1] >> (bit + j) & 1u));
-    } else {
-        // The field with its top bit flipped, l + 2^(BITS - 1), becomes the mantissa of a float from 2^23 up.
-        constexpr int PER = 32 / BITS;
-        constexpr uint32_t TOP = 1u << (BITS - 1);
-        const uint32_t field = (w[j / PER] >> (BITS * (j % PER)) & (2 * TOP - 1)) ^ (TOP | 0x4b000000u);
-        return __fsub_rn(__uint_as_float(field), 0x1p23f + TOP);
+__device__ __forceinline__ uint32_t scale_at(const Item& item, uint64_t block) {
+    return static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[block]) << 16;
+}
+
+// Planes: a lane loads the pair of its group, and takes what its pieces need from the owners.
+template <class E>
+__device__ __forceinline__ void read_out_planes(const ReadOut& p, const Item& item) {
+    const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
+    const uint64_t own = start + 32 * lane_id();
+    uint2 pair = make_uint2(0, 0);
+    uint32_t scale = 0;
+    if (own < item.n) {
+        pair = load_pair(item.x, own >> 5);
+        scale = scale_at(item, own >> p.block_shift);
     }
-}
-
-template <class E, int BITS, bool FAST>
-__device__ __forceinline__ void read_out_tile(const ReadOut& p, const Item& item) {
-    constexpr int PER = PER_PIECE<E>;
-    constexpr int ROUNDS = CTA_TILE / (128 * PER);
-    const uint64_t start = cta_start(item);
-    const bool spoiled = item.report && item.report->non_finite != 0;
+    const bool refuse = refused(item);
+    const bool aligned = aligned_to(item.a, 16);
     const float factor = __uint_as_float(p.factor);
-    uint32_t w[ROUNDS][LEVEL_WORDS<E, BITS>];
-    uint32_t s[ROUNDS];
 #pragma unroll
-    for (int r = 0; r < ROUNDS; ++r) {
-        const uint64_t i = start + static_cast<uint32_t>(r * 128 + threadIdx.x) * PER;
-        if (FAST || i < item.n) {
-            load_levels<E, BITS, FAST>(item.x, i, w[r]);
-            s[r] = __ldg(static_cast<const uint16_t*>(item.b) + (i >> p.block_shift));
+    for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
+        const int piece = 32 * i + lane_id();
+        const int owner = piece / PIECES_PER_GROUP<E>;
+        const int bit = piece % PIECES_PER_GROUP<E> * PER<E>;
+        const uint32_t plus = __shfl_sync(ALL, pair.x, owner) >> bit;
+        const uint32_t minus = __shfl_sync(ALL, pair.y, owner) >> bit;
+        const float s = __uint_as_float(__shfl_sync(ALL, scale, owner));
+        const float up = __fmul_rn(s, factor), down = -up;
+        const float zero = __fmul_rn(__fmul_rn(0.0f, s), factor);
+        float v[PER<E>];
+#pragma unroll
+        for (int e = 0; e < PER<E>; ++e) {
+            const bool is_plus = (plus >> e) & 1u, is_minus = (minus >> e) & 1u;
+            v[e] = is_plus == is_minus ? zero : is_plus ? up : down;
         }
-    }
-#pragma unroll
-    for (int r = 0; r < ROUNDS; ++r) {
-        const uint64_t i = start + static_cast<uint32_t>(r * 128 + threadIdx.x) * PER;
-        if (FAST || i < item.n) {
-            const float scale = __uint_as_float(s[r] << 16);
-            uint32_t raw[PER];
-#pragma unroll
-            for (int j = 0; j < PER; ++j) {
-                const float v = __fmul_rn(__fmul_rn(level<E, BITS>(w[r], j, i & 31), scale), factor);
-                raw[j] = spoiled ? E::NAN_BITS : E::from_f32(__float_as_uint(v));
-            }
-            store_piece<E, FAST>(item.a, i, item.n, raw);
-        }
+        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, piece_of<E>(v, refuse));
     }
 }
 
+// Fields: a lane loads the words of its pieces.
 template <class E, int BITS>
-__device__ __forceinline__ void read_out(const ReadOut& p, const Item& item) {
-    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
-    if (whole(cta_start(item), item.n, addresses, 16)) {
-        read_out_tile<E, BITS, true>(p, item);
-    } else {
-        read_out_tile<E, BITS, false>(p, item);
+__device__ __forceinline__ void read_out_fields(const ReadOut& p, const Item& item) {
+    constexpr int PIECE_BITS = PER<E> * BITS;
+    constexpr int WORDS = PIECE_BITS < 32 ? 1 : PIECE_BITS / 32;
+    const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
+    const uint32_t* words = static_cast<const uint32_t*>(item.x);
+    const bool wide = aligned_to(item.x, 4 * WORDS);
+    const bool refuse = refused(item);
+    const bool aligned = aligned_to(item.a, 16);
+    const float factor = __uint_as_float(p.factor);
+#pragma unroll
+    for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
+        const uint64_t at = start + (32 * i + lane_id()) * PER<E>;
+        if (at >= item.n) {
+            continue;
+        }
+        uint32_t w[WORDS];
+        const uint32_t* from = words + at * BITS / 32;
+        if (WORDS == 4 && wide) {
+            const uint4 q = __ldcs(reinterpret_cast<const uint4*>(from));
+            w[0] = q.x;
+            w[1 % WORDS] = q.y;
+            w[2 % WORDS] = q.z;
+            w[3 % WORDS] = q.w;
+        } else if (WORDS == 2 && wide) {
+            const uint2 q = __ldcs(reinterpret_cast<const uint2*>(from));
+            w[0] = q.x;
+            w[1 % WORDS] = q.y;
+        } else {
+#pragma unroll
+            for (int j = 0; j < WORDS; ++j) {
+                w[j] = __ldcs(from + j);
+            }
+        }
+        if (PIECE_BITS < 32) {
+            w[0] >>= at * BITS % 32;
+        }
+        const float s = __uint_as_float(scale_at(item, at >> p.block_shift));
+        float v[PER<E>];
+#pragma unroll
+        for (int e = 0; e < PER<E>; ++e) {
+            constexpr int IN_WORD = 32 / BITS;
+            const int32_t level =
+                static_cast<int32_t>(w[e / IN_WORD % WORDS] << (32 - BITS - BITS * (e % IN_WORD))) >> (32 - BITS);
+            v[e] = __fmul_rn(__fmul_rn(static_cast<float>(level), s), factor);
+        }
+        store_piece<E>(item.a, at, item.n, aligned, piece_of<E>(v, refuse));
     }
 }
 
-#define KERNEL(BITS, E, N)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(128)                                                            \
-        read_out_##BITS##_##E##_##N(const __grid_constant__ ReadOut p, const __grid_constant__ Table<TABLE_##N> table) { \
-        read_out<ELEMENT_##E, BITS>(p, item_of(table, blockIdx.x));                                              \
+#define KERNEL(bits, type, count, N, BODY)                                                                         \
+    extern "C" __global__ void __launch_bounds__(128) read_out_##bits##_##type##_##count(                          \
+        const __grid_constant__ ReadOut p, const __grid_constant__ Table<N> table) {                               \
+        BODY(p, item_of(table, blockIdx.x));                                                                       \
     }
-#define EVERY_WIDTH(E, N) KERNEL(2, E, N) KERNEL(4, E, N) KERNEL(8, E, N) KERNEL(16, E, N)
-EVERY_WIDTH(f32, one)
-EVERY_WIDTH(f32, many)
-EVERY_WIDTH(f16, one)
-EVERY_WIDTH(f16, many)
-EVERY_WIDTH(bf16, one)
-EVERY_WIDTH(bf16, many)
+#define PLANES(E) read_out_planes<E>
+#define FIELDS(E, BITS) read_out_fields<E, BITS>
+#define KERNELS(type, E, count, N)                    \
+    KERNEL(2, type, count, N, PLANES(E))              \
+    KERNEL(4, type, count, N, (FIELDS(E, 4)))         \
+    KERNEL(8, type, count, N, (FIELDS(E, 8)))         \
+    KERNEL(16, type, count, N, (FIELDS(E, 16)))
+KERNELS(f32, F32, one, 1)
+KERNELS(f32, F32, many, MANY)
+KERNELS(f16, F16, one, 1)
+KERNELS(f16, F16, many, MANY)
+KERNELS(bf16, Bf16, one, 1)
+KERNELS(bf16, Bf16, many, MANY)

@@ -3,7 +3,7 @@
 //! Views are the native ones (`&[T]`, a CUDA device pointer with a stream, a range of a wgpu buffer), so whoever
 //! holds raw buffers needs no wrapper. Every operation takes a list of items: a whole model in one call.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::{self, Element, Report};
 use bytemuck::Pod;
 use std::ops::Range;
@@ -55,11 +55,30 @@ pub trait Memory {
     fn view<T: Pod + Send + Sync>(buffer: &Self::Buffer<T>) -> Self::View<'_, T>;
     /// Borrows a buffer mutably.
     fn view_mut<T: Pod + Send + Sync>(buffer: &mut Self::Buffer<T>) -> Self::ViewMut<'_, T>;
+    /// The same view for a shorter time (a compiler can not know that the type allows it): `view`.
+    fn shorten<'s, 'l: 's, T: Pod + Send + Sync>(view: Self::View<'l, T>) -> Self::View<'s, T>;
+    /// Borrows a mutable view for a shorter time.
+    fn reborrow<'s, T: Pod + Send + Sync>(view: &'s mut Self::ViewMut<'_, T>) -> Self::ViewMut<'s, T>;
+    /// Checks that a view can be read here, so that a list can be refused before any of it is written.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::WrongDevice`].
+    fn accepts<T: Pod + Send + Sync>(&self, view: &Self::View<'_, T>) -> Result<()> {
+        let _ = view;
+        Ok(())
+    }
     /// A part of a view; `None` where the range does not lie within it.
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>>;
     /// A part of a mutable view; `None` where the range does not lie within it.
     fn slice_mut<T: Pod + Send + Sync>(view: Self::ViewMut<'_, T>, range: Range<usize>)
     -> Option<Self::ViewMut<'_, T>>;
+    /// Divides a mutable view in two: elements before `at`, and from `at` on; `None` where `at` lies past the end.
+    /// So that one buffer can hold the outputs of a whole list.
+    fn split_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        at: usize,
+    ) -> Option<(Self::ViewMut<'_, T>, Self::ViewMut<'_, T>)>;
     /// Elements in a view.
     fn len<T: Pod + Send + Sync>(view: &Self::View<'_, T>) -> usize;
     /// Elements in a mutable view.
@@ -222,4 +241,28 @@ pub trait Backend: Memory {
         levels: Self::View<'_, u32>,
         scales: Self::View<'_, u16>,
     ) -> Result<f64>;
+
+    /// Weights follow their gradients by SGD, in place. Where `guards` are given and any of their slots counts
+    /// non-finite elements, nothing is changed: the step is skipped without waiting. A backend without this operation
+    /// answers [`Error::Unsupported`].
+    fn update_sgd<T: Element>(
+        &self,
+        op: &op::update::Sgd,
+        items: &mut [op::update::SgdItem<'_, Self, T>],
+        guards: Option<&Self::Reports>,
+    ) -> Result<()> {
+        let _ = (op, items, guards);
+        Err(Error::Unsupported { operation: "update_sgd", device: self.name() })
+    }
+
+    /// Weights follow their gradients by AdamW, in place; `guards` as for [`update_sgd`](Self::update_sgd).
+    fn update_adamw<T: Element>(
+        &self,
+        op: &op::update::AdamW,
+        items: &mut [op::update::AdamWItem<'_, Self, T>],
+        guards: Option<&Self::Reports>,
+    ) -> Result<()> {
+        let _ = (op, items, guards);
+        Err(Error::Unsupported { operation: "update_adamw", device: self.name() })
+    }
 }

@@ -3,6 +3,10 @@
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Where programs written for `vsa-optim-rs` look for the error.
+#[cfg(feature = "candle")]
+pub type OptimError = Error;
+
 /// Every way a call can fail. After an error the state is as it was before the call, unless the variant says that
 /// it is refused until reset.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +137,12 @@ pub enum Error {
         /// The sum of the micro-batches' weights.
         weights: f64,
     },
+    /// Counts under different scales: they do not add up.
+    #[error("scales differ, first in block {block}: only counts under the same scales merge")]
+    ScalesDiffer {
+        /// The first block whose scales differ.
+        block: u64,
+    },
     /// The state was left half-updated by an earlier failure on the device and is refused until reset.
     #[error("state refused until reset: {reason}")]
     Refused {
@@ -165,6 +175,14 @@ pub enum Error {
         /// Bytes free, where the device tells.
         free: Option<u64>,
     },
+    /// An operation that this backend does not have.
+    #[error("{device} does not have the operation {operation}")]
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
+        /// The device.
+        device: String,
+    },
     /// A failure reported by a device or its driver.
     #[error("{backend}: {call} failed: {message}")]
     Backend {
@@ -174,6 +192,64 @@ pub enum Error {
         call: &'static str,
         /// What the driver said.
         message: String,
+    },
+    /// A file or folder that can not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The path.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that is no checkpoint of this crate, or a checkpoint of something else.
+    #[error("not a checkpoint of {expected}: {reason}")]
+    NotACheckpoint {
+        /// What was to be loaded.
+        expected: &'static str,
+        /// What gave it away.
+        reason: String,
+    },
+    /// A checkpoint that ends before its header says it does.
+    #[error("checkpoint cut short: {expected} bytes expected, {got} there")]
+    CheckpointTruncated {
+        /// Bytes that the header asks for, at least.
+        expected: u64,
+        /// Bytes in the file.
+        got: u64,
+    },
+    /// A checkpoint whose bytes are not those that were written.
+    #[error("checkpoint corrupted: its checksum is {expected}, its bytes give {got}")]
+    CheckpointCorrupted {
+        /// The checksum in the file.
+        expected: String,
+        /// The checksum of the file.
+        got: String,
+    },
+    /// A checkpoint of a later version of the format.
+    #[error("checkpoint of format version {got}: this build knows versions up to {known}")]
+    CheckpointVersion {
+        /// The version in the file.
+        got: String,
+        /// The latest version known.
+        known: u32,
+    },
+    /// A checkpoint made with other choices than those it is loaded into.
+    #[error("checkpoint: {field} is `{got}`, and `{expected}` here")]
+    CheckpointMismatch {
+        /// Which choice.
+        field: String,
+        /// What it is here.
+        expected: String,
+        /// What it is in the file.
+        got: String,
+    },
+    /// A checkpoint with a field or tensor missing, or of a kind it can not be.
+    #[error("checkpoint: {field}: {reason}")]
+    CheckpointField {
+        /// Which field or tensor.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// An error from candle.
     #[cfg(feature = "candle")]

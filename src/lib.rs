@@ -4,6 +4,7 @@ pub mod accumulator;
 pub mod backend;
 #[cfg(feature = "candle")]
 pub mod candle;
+pub mod checkpoint;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -11,9 +12,24 @@ pub mod device;
 pub mod error;
 pub mod numerics;
 pub mod op;
+#[cfg(feature = "candle")]
+pub mod optimizer;
+#[cfg(feature = "candle")]
+pub mod ternary;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
 
 pub use error::{Error, Result};
+
+#[cfg(feature = "candle")]
+pub use ternary::{
+    OptimError, PackedTritVec, TernaryConfig, TernaryGradientAccumulator, TernaryOptimizerWrapper, Trit,
+};
+
+/// Where programs written for `vsa-optim-rs` look for [`TernaryConfig`].
+#[cfg(feature = "candle")]
+pub mod config {
+    pub use crate::ternary::TernaryConfig;
+}

@@ -10,6 +10,7 @@ struct AccumulateAdaptive {
     uint32_t weight;       // f32 bits, a subnormal already 0
     uint32_t block_shift;  // log2 of the block
     uint32_t exponent;     // the bits of 2^23: see level_in_place
+    uint32_t pad;
 };
 
 // A lane's COUNT words of levels or counts.
@@ -106,11 +107,11 @@ __device__ __noinline__ void sum_carefully(AdaptiveShared<E, BITS>& shared, uint
 }
 
 // Levels of 4 or 8 bits: v = l s + p for each element, the block's new scale, and every v rounded to a level under it.
-template <class E, int BITS, int ROUNDS, bool FAST>
+template <class E, int BITS, bool FAST>
 __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptive& p, const Item& item,
                                                          AdaptiveShared<E, BITS>& shared) {
     Stage<E>& stage = shared.stage;
-    const Place at = place<FAST>(item);
+    const Place at = place<FAST>(item, cta_start(item));
     Flight<E> flight;
     begin<E, FAST>(item.x, at, flight);
     uint32_t words[BITS] = {};
@@ -120,7 +121,7 @@ __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptiv
         load_words<BITS, FAST>(item.a, at.own >> 5, words);
         s = static_cast<uint32_t>(*scale) << 16;
     }
-    const uint4 random = call<ROUNDS>(p.draw, item.tensor, at.group);
+    const uint4 random = call(p.draw, item.tensor, at.group);
     end<E, FAST>(item.x, at, item.n, flight, stage);
 
     float v[32];
@@ -229,10 +230,10 @@ __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptiv
 }
 
 // Levels of 2 bits are trits: the sum is quantized as a gradient is, under the scale of its maximum.
-template <class E, int ROUNDS, bool FAST>
+template <class E, bool FAST>
 __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdaptive& p, const Item& item,
                                                            AdaptiveShared<E, 2>& shared) {
-    const Place at = place<FAST>(item);
+    const Place at = place<FAST>(item, cta_start(item));
     Flight<E> flight;
     begin<E, FAST>(item.x, at, flight);
     uint32_t words[2] = {};
@@ -242,7 +243,7 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
         load_words<2, FAST>(item.a, at.own >> 5, words);
         s = static_cast<uint32_t>(*scale) << 16;
     }
-    const uint4 random = call<ROUNDS>(p.draw, item.tensor, at.group);
+    const uint4 random = call(p.draw, item.tensor, at.group);
     end<E, FAST>(item.x, at, item.n, flight, shared.stage);
 
     const uint32_t plus = words[0] & ~words[1], minus = words[1] & ~words[0];
@@ -291,23 +292,23 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
     }
 }
 
-template <class E, int BITS, int ROUNDS, bool FAST>
+template <class E, int BITS, bool FAST>
 __device__ __forceinline__ void accumulate_adaptive_of(const AccumulateAdaptive& p, const Item& item,
                                                        AdaptiveShared<E, BITS>& shared) {
     if constexpr (BITS == 2) {
-        accumulate_adaptive_planes<E, ROUNDS, FAST>(p, item, shared);
+        accumulate_adaptive_planes<E, FAST>(p, item, shared);
     } else {
-        accumulate_adaptive_tile<E, BITS, ROUNDS, FAST>(p, item, shared);
+        accumulate_adaptive_tile<E, BITS, FAST>(p, item, shared);
     }
 }
 
-template <class E, int BITS, int ROUNDS>
+template <class E, int BITS>
 __device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
     __shared__ AdaptiveShared<E, BITS> shared[WARPS];
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
-    if (whole(cta_start(item), item.n, addresses, 16)) {
-        accumulate_adaptive_of<E, BITS, ROUNDS, true>(p, item, shared[warp_id()]);
+    if (whole(cta_start(item), CTA_TILE, item.n, addresses, 16)) {
+        accumulate_adaptive_of<E, BITS, true>(p, item, shared[warp_id()]);
     } else {
-        accumulate_adaptive_of<E, BITS, ROUNDS, false>(p, item, shared[warp_id()]);
+        accumulate_adaptive_of<E, BITS, false>(p, item, shared[warp_id()]);
     }
 }

@@ -58,7 +58,7 @@ __device__ __forceinline__ uint32_t keep_weighted(const uint32_t (&w)[E::WORDS],
 
 template <class E, int BITS, bool FAST>
 __device__ __forceinline__ void accumulate_exact_tile(const AccumulateExact& p, const Item& item, Stage<E>& stage) {
-    const Place at = place<FAST>(item);
+    const Place at = place<FAST>(item, cta_start(item));
     Flight<E> flight;
     begin<E, FAST>(item.x, at, flight);
     uint32_t counts[BITS] = {};
@@ -108,7 +108,7 @@ template <class E, int BITS>
 __device__ __forceinline__ void accumulate_exact(const AccumulateExact& p, const Item& item) {
     __shared__ Stage<E> stages[WARPS];
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
-    if (whole(cta_start(item), item.n, addresses, 16)) {
+    if (whole(cta_start(item), CTA_TILE, item.n, addresses, 16)) {
         accumulate_exact_tile<E, BITS, true>(p, item, stages[warp_id()]);
     } else {
         accumulate_exact_tile<E, BITS, false>(p, item, stages[warp_id()]);
@@ -117,7 +117,7 @@ __device__ __forceinline__ void accumulate_exact(const AccumulateExact& p, const
 
 template <class E, bool FAST>
 __device__ __forceinline__ void look_tile(const Look& p, const Item& item, Stage<E>& stage) {
-    const Place at = place<FAST>(item);
+    const Place at = place<FAST>(item, cta_start(item));
     Flight<E> flight;
     begin<E, FAST>(item.x, at, flight);
     end<E, FAST>(item.x, at, item.n, flight, stage);
@@ -140,7 +140,7 @@ __device__ __forceinline__ void look_tile(const Look& p, const Item& item, Stage
 template <class E>
 __device__ __forceinline__ void look(const Look& p, const Item& item) {
     __shared__ Stage<E> stages[WARPS];
-    if (whole(cta_start(item), item.n, reinterpret_cast<uintptr_t>(item.x), 16)) {
+    if (whole(cta_start(item), CTA_TILE, item.n, reinterpret_cast<uintptr_t>(item.x), 16)) {
         look_tile<E, true>(p, item, stages[warp_id()]);
     } else {
         look_tile<E, false>(p, item, stages[warp_id()]);

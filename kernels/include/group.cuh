@@ -257,7 +257,7 @@ __device__ __noinline__ void codes_of_parts(const QuantizeGroup& p, const Item& 
 
 template <class E, bool FAST>
 __device__ __forceinline__ void group_codes_tile(const QuantizeGroup& p, const Item& item, const Groups& g, Stage<E>& stage) {
-    const Place at = place<FAST>(item);
+    const Place at = place<FAST>(item, cta_start(item));
     Flight<E> flight;
     begin<E, FAST>(item.x, at, flight);
     uint4 random = make_uint4(0, 0, 0, 0);
@@ -318,7 +318,7 @@ __device__ __forceinline__ void group_codes(const QuantizeGroup& p, const Item& 
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1;
     // One group, and for thresholds one chunk of it, for the whole CTA.
     const bool alone = p.size == 0 || start % g.size + CTA_TILE <= (p.goal <= CLIPPED || start % g.size % CHUNK == 0 ? g.size : 0);
-    if (alone && whole(start, item.n, addresses, 16)) {
+    if (alone && whole(start, CTA_TILE, item.n, addresses, 16)) {
         group_codes_tile<E, true>(p, item, g, stages[warp_id()]);
     } else {
         group_codes_tile<E, false>(p, item, g, stages[warp_id()]);

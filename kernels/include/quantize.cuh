@@ -9,6 +9,7 @@
 struct QuantizeBlock {
     Draw draw;
     uint32_t block_shift;  // log2 of the block
+    uint32_t pad;
 };
 
 // One pair of plane words.
@@ -23,14 +24,17 @@ __device__ __forceinline__ void store_planes(void* words, uint64_t pair, uint32_
     }
 }
 
-template <class E, int ROUNDS, bool FAST>
-__device__ __forceinline__ void quantize_block_stochastic_tile(const QuantizeBlock& p, const Item& item, Stage<E>& stage) {
-    const Place at = place<FAST>(item);
-    Flight<E> flight;
-    begin<E, FAST>(item.x, at, flight);
-    const uint4 random = call<ROUNDS>(p.draw, item.tensor, at.group);
-    end<E, FAST>(item.x, at, item.n, flight, stage);
+// Tiles of 4096 elements that a CTA of the one-pass kernels works on, one after the other with all loads first. For
+// 16-bit elements one tile is over too soon for the start of a CTA and the latency of its loads to be hidden: measured
+// on an H200, bf16, 1, 2 and 4 tiles: 82, 93 and 96% of copy speed.
+template <class E>
+constexpr int TILES = E::SIZE == 4 ? 2 : 4;
 
+template <class E, bool FAST>
+__device__ __forceinline__ void quantize_block_stochastic_tile(const QuantizeBlock& p, const Item& item, const Place& at,
+                                                               const Flight<E>& flight, Stage<E>& stage) {
+    const uint4 random = call(p.draw, item.tensor, at.group);
+    end<E, FAST>(item.x, at, item.n, flight, stage);
     uint32_t w[E::WORDS];
     stage.take(w);
     const uint32_t signs = sign_plane<E>(w);
@@ -52,14 +56,30 @@ __device__ __forceinline__ void quantize_block_stochastic_tile(const QuantizeBlo
     }
 }
 
-template <class E, int ROUNDS>
+template <class E>
 __device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p, const Item& item) {
     __shared__ Stage<E> stages[WARPS];
+    Stage<E>& stage = stages[warp_id()];
+    const uint64_t start = cta_start<TILES<E>>(item);
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1;
-    if (whole(cta_start(item), item.n, addresses, 16)) {
-        quantize_block_stochastic_tile<E, ROUNDS, true>(p, item, stages[warp_id()]);
+    if (whole(start, TILES<E> * CTA_TILE, item.n, addresses, 16)) {
+        Flight<E> flight[TILES<E>];
+        Place at[TILES<E>];
+#pragma unroll
+        for (int t = 0; t < TILES<E>; ++t) {
+            at[t] = place<true>(item, start + t * CTA_TILE);
+            begin<E, true>(item.x, at[t], flight[t]);
+        }
+#pragma unroll
+        for (int t = 0; t < TILES<E>; ++t) {
+            __syncwarp();
+            quantize_block_stochastic_tile<E, true>(p, item, at[t], flight[t], stage);
+        }
     } else {
-        quantize_block_stochastic_tile<E, ROUNDS, false>(p, item, stages[warp_id()]);
+        for (int t = 0; t < TILES<E> && start + t * CTA_TILE < item.n; ++t) {
+            __syncwarp();
+            quantize_block_stochastic_tile<E, false>(p, item, place<false>(item, start + t * CTA_TILE), Flight<E>(), stage);
+        }
     }
 }
 
@@ -67,13 +87,12 @@ struct QuantizeBlockThreshold {
     uint32_t threshold;    // magnitude bits: the threshold itself, or the factor of the mean
     uint32_t of_mean;      // whether it is a factor
     uint32_t block_shift;  // log2 of the block
+    uint32_t pad;
 };
 
 template <class E, bool FAST>
-__device__ __forceinline__ void quantize_block_threshold_tile(const QuantizeBlockThreshold& p, const Item& item, Stage<E>& stage) {
-    const Place at = place<FAST>(item);
-    Flight<E> flight;
-    begin<E, FAST>(item.x, at, flight);
+__device__ __forceinline__ void quantize_block_threshold_tile(const QuantizeBlockThreshold& p, const Item& item, const Place& at,
+                                                              const Flight<E>& flight, Stage<E>& stage) {
     end<E, FAST>(item.x, at, item.n, flight, stage);
 
     uint32_t w[E::WORDS];
@@ -113,11 +132,27 @@ __device__ __forceinline__ void quantize_block_threshold_tile(const QuantizeBloc
 template <class E>
 __device__ __forceinline__ void quantize_block_threshold(const QuantizeBlockThreshold& p, const Item& item) {
     __shared__ Stage<E> stages[WARPS];
+    Stage<E>& stage = stages[warp_id()];
+    const uint64_t start = cta_start<TILES<E>>(item);
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1;
-    if (whole(cta_start(item), item.n, addresses, 16)) {
-        quantize_block_threshold_tile<E, true>(p, item, stages[warp_id()]);
+    if (whole(start, TILES<E> * CTA_TILE, item.n, addresses, 16)) {
+        Flight<E> flight[TILES<E>];
+        Place at[TILES<E>];
+#pragma unroll
+        for (int t = 0; t < TILES<E>; ++t) {
+            at[t] = place<true>(item, start + t * CTA_TILE);
+            begin<E, true>(item.x, at[t], flight[t]);
+        }
+#pragma unroll
+        for (int t = 0; t < TILES<E>; ++t) {
+            __syncwarp();
+            quantize_block_threshold_tile<E, true>(p, item, at[t], flight[t], stage);
+        }
     } else {
-        quantize_block_threshold_tile<E, false>(p, item, stages[warp_id()]);
+        for (int t = 0; t < TILES<E> && start + t * CTA_TILE < item.n; ++t) {
+            __syncwarp();
+            quantize_block_threshold_tile<E, false>(p, item, place<false>(item, start + t * CTA_TILE), Flight<E>(), stage);
+        }
     }
 }
 
@@ -132,7 +167,7 @@ template <class E>
 __device__ __forceinline__ void quantize_block_clip(const QuantizeBlockClip& p, const Item& item) {
     __shared__ Stage<E> stages[WARPS];
     Stage<E>& stage = stages[warp_id()];
-    const Place at = place<false>(item);
+    const Place at = place<false>(item, cta_start(item));
     Flight<E> flight;
     end<E, false>(item.x, at, item.n, flight, stage);
     const uint4 random = call(p.draw, item.tensor, at.group);

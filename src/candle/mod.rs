@@ -1,1 +1,30 @@
-//! candle tensors in and out.
+//! candle tensors in and out. An adapter: tensors become views where they lie, and everything else is done by
+//! [`crate::device`] and [`crate::accumulator`].
+//!
+//! Tensors of f32, f16 and bf16 are read in place; one that is not contiguous is copied to be so first. What
+//! users of `vsa-optim-rs` know is in [`crate::ternary`].
+//!
+//! # Examples
+//!
+//! A gradient at 2 bits an element, and back:
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use trigrad::candle::quantize;
+//! use trigrad::op::{Draw, quantize::Quantize};
+//!
+//! let gradient = Tensor::randn(0f32, 1.0, (64, 64), &Device::Cpu)?;
+//! let packed = quantize(&gradient, &Quantize::stochastic(Draw::new(7, 0)))?;
+//! assert_eq!(packed.bytes_held(), 64 * 64 / 4 + 64 * 64 / 64 * 2);
+//! let unbiased = packed.dequantize(DType::F32)?;
+//! assert_eq!(unbiased.dims(), [64, 64]);
+//! # Ok::<(), trigrad::Error>(())
+//! ```
+
+mod accumulator;
+pub(crate) mod storage;
+mod tensor;
+
+pub use accumulator::{GradientAccumulator, Gradients};
+pub use storage::device;
+pub use tensor::{TernaryTensor, quantize, quantize_all};

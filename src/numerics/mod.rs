@@ -16,6 +16,7 @@
 //! | [`level`] | adaptive accumulation and exact counts |
 //! | [`pack`] | planes, 2-bit fields, level fields |
 //! | [`reduce`] | exact dot products and norms |
+//! | [`update`] | SGD and AdamW, bf16 weights rounded stochastically |
 //!
 //! # Examples
 //!
@@ -45,3 +46,4 @@ pub mod reduce;
 pub mod scale;
 pub mod threshold;
 pub mod trit;
+pub mod update;

@@ -9,6 +9,7 @@
 //! | [`check`] | [`check::Check`]: finds elements out of range |
 //! | [`pack`] | i8 trits, separate planes and 2-bit fields, from and to planes |
 //! | [`reduce`] | [`reduce::Dot`], [`reduce::SquaredNorm`], nonzeros |
+//! | [`update`] | [`update::Sgd`], [`update::AdamW`]: weights straight from levels and scales |
 
 pub mod accumulate;
 pub mod check;
@@ -17,6 +18,7 @@ pub mod pack;
 pub mod quantize;
 pub mod read_out;
 pub mod reduce;
+pub mod update;
 
 use crate::error::{Error, Result};
 use crate::numerics::constants::{BLOCK_DEFAULT, BLOCK_MAX, BLOCK_MIN, ELEMENTS_MAX, GROUP, MICRO_BATCHES_MAX};

@@ -1,0 +1,219 @@
+//! Trains a small decoder-only transformer on the text of Moby-Dick, byte by byte, with gradients accumulated over
+//! micro-batches, and compares ways to hold the sum: f32, bf16, adaptive levels of 8, 4 and 2 bits, and exact counts.
+//!
+//! ```text
+//! cargo run --release --example train_char_lm
+//! cargo run --release --example train_char_lm -- --micro-batches 32 --json result.json
+//! cargo run --release --features cuda --example train_char_lm -- --device cuda
+//! ```
+//!
+//! For each seed all ways start from the same weights and see the same text in the same order. The ternary ways update
+//! the weights from levels and scales directly; f32 and bf16 go through candle's AdamW, whose arithmetic is the same.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod memory;
+mod method;
+mod model;
+mod text;
+mod train;
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use clap::{Parser, ValueEnum};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use common::plot::{Curve, lines};
+use common::stats::{mean, spread};
+use indicatif::{ProgressBar, ProgressStyle};
+use method::Method;
+use model::Size;
+use serde_json::json;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use train::{Outcome, Plan};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum On {
+    Cpu,
+    Cuda,
+}
+
+/// A character-level language model with accumulated gradients: f32 and bf16 against ternary.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Write the results to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Runs of each way, each with its own weights and order.
+    #[arg(long, default_value = "3")]
+    seeds: NonZeroUsize,
+    /// Steps of the optimizer [default: 100, or 300 on CUDA].
+    #[arg(long)]
+    steps: Option<NonZeroUsize>,
+    /// Micro-batches a step.
+    #[arg(long, default_value = "8")]
+    micro_batches: NonZeroUsize,
+    /// Where to train: a small model on the CPU, one of about 100 million parameters on CUDA.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: On,
+    /// Write the loss curves to this file.
+    #[arg(long, default_value = "train_char_lm.png")]
+    png: PathBuf,
+    /// Another text.
+    #[arg(long)]
+    text: Option<PathBuf>,
+}
+
+/// All runs of one way.
+struct Results {
+    method: Method,
+    runs: Vec<Outcome>,
+    peak: Option<u64>,
+}
+
+impl Results {
+    fn of(&self, f: impl Fn(&Outcome) -> f64) -> Vec<f64> {
+        self.runs.iter().map(f).collect()
+    }
+
+    fn losses(&self) -> Vec<f64> {
+        self.of(|run| run.loss)
+    }
+
+    /// Validation losses on the way, averaged over the seeds.
+    fn curve(&self) -> Vec<(f64, f64)> {
+        let points = self.runs.iter().map(|run| run.curve.len()).min().unwrap_or(0);
+        (0..points).map(|i| (self.runs[0].curve[i].0 as f64, mean(&self.of(|run| run.curve[i].1)))).collect()
+    }
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let cuda = args.device == On::Cuda;
+    let device = if cuda { Device::new_cuda(0).context("no CUDA device")? } else { Device::Cpu };
+    let text = text::Text::load(args.text.as_deref())?;
+    let size = if cuda { Size::LARGE } else { Size::SMALL };
+    let steps = args.steps.map_or(if cuda { 300 } else { 100 }, NonZeroUsize::get);
+    let (seeds, micro_batches) = (args.seeds.get(), args.micro_batches.get());
+    let plan = Plan { text: &text, size, steps, micro_batches, device };
+    println!(
+        "{} bytes of text, {} symbols; {steps} steps of {micro_batches} micro-batches of {} x {} bytes; {seeds} seeds",
+        text.len(), text.symbols, size.batch, size.context,
+    );
+    let start = Instant::now();
+    let results = run_all(&plan, seeds)?;
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{}", table(&results)?);
+    println!(
+        "{} parameters. validation loss: nats a byte, mean and standard deviation over {seeds} seeds. adding: share of \
+         the steps' time spent adding gradients. {seconds:.0} s{}",
+        results[0].runs[0].parameters,
+        memory::process_peak().map_or(String::new(), |b| format!(", process peak {:.2} GB", b as f64 / 1e9)),
+    );
+    let curve = |r: &Results| Curve { name: r.method.name(), points: r.curve() };
+    let title = format!("Moby-Dick, {micro_batches} micro-batches a step, mean of {seeds} seeds");
+    lines(&args.png, &title, "step", "validation loss", &results.iter().map(curve).collect::<Vec<_>>())
+        .with_context(|| format!("can not write {}", args.png.display()))?;
+    println!("loss curves: {}", args.png.display());
+    if let Some(path) = &args.json {
+        let all = json!({
+            "example": "train_char_lm", "device": format!("{:?}", args.device).to_lowercase(), "steps": steps,
+            "seeds": seeds, "micro_batches": micro_batches, "micro_batch_windows": size.batch,
+            "context": size.context, "layers": size.layers, "width": size.width, "seconds": seconds,
+            "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
+            "methods": results.iter().map(|r| report(r, &results[0])).collect::<Vec<_>>(),
+        });
+        std::fs::write(path, serde_json::to_string_pretty(&all)? + "\n")
+            .with_context(|| format!("can not write {}", path.display()))?;
+        println!("results: {}", path.display());
+    }
+    Ok(())
+}
+
+/// Every way with every seed: on the CPU one run a core at a time, each on one thread; on a card one after the other.
+fn run_all(plan: &Plan<'_>, seeds: usize) -> Result<Vec<Results>> {
+    let jobs: Vec<(u64, Method)> = (0..seeds as u64).flat_map(|s| Method::ALL.map(|m| (s, m))).collect();
+    let bar = ProgressBar::new((jobs.len() * plan.steps) as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {percent:>3}% {elapsed} (left: {eta}) {msg}")?);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || -> Result<()> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        while let Some(&(seed, method)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            bar.set_message(format!("{}, seed {seed}", method.name()));
+            let (outcome, peak) =
+                memory::peak(&plan.device, || pool.install(|| train::run(plan, method, seed, || bar.inc(1))));
+            let outcome = outcome.with_context(|| format!("{}, seed {seed}", method.name()))?;
+            done.lock().map_err(|_| anyhow::anyhow!("another run panicked"))?.push((seed, method, outcome, peak));
+        }
+        Ok(())
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(jobs.len());
+    let workers = if plan.device.is_cpu() { cores } else { 1 };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow::anyhow!("a run panicked"))?)
+    })?;
+    bar.finish_and_clear();
+    let mut done = done.into_inner()?;
+    done.sort_by_key(|(seed, ..)| *seed);
+    let empty = |method| Results { method, runs: Vec::new(), peak: None };
+    let mut results: Vec<Results> = Method::ALL.map(empty).into();
+    for (_, method, outcome, peak) in done {
+        if let Some(r) = results.iter_mut().find(|r| r.method == method) {
+            r.runs.push(outcome);
+            r.peak = r.peak.max(peak);
+        }
+    }
+    Ok(results)
+}
+
+fn table(results: &[Results]) -> Result<Table> {
+    let f32s = mean(&results.first().context("no results")?.losses());
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+        "accumulated in",
+        "validation loss",
+        "to f32",
+        "tokens/s",
+        "adding",
+        "accumulator bytes",
+        "a parameter",
+        "peak device memory",
+    ]);
+    for r in results {
+        let losses = r.losses();
+        let bytes = mean(&r.of(|run| run.bytes as f64));
+        let loss = if losses.len() > 1 {
+            format!("{:.4} ± {:.4}", mean(&losses), spread(&losses))
+        } else {
+            format!("{:.4}", mean(&losses))
+        };
+        table.add_row([
+            r.method.name(),
+            loss,
+            format!("{:+.2}%", 100.0 * (mean(&losses) / f32s - 1.0)),
+            format!("{:.0}", mean(&r.of(|run| run.tokens_per_second))),
+            format!("{:.1}%", 100.0 * mean(&r.of(|run| run.share))),
+            format!("{bytes:.0}"),
+            format!("{:.3}", bytes / mean(&r.of(|run| run.parameters as f64))),
+            r.peak.map_or("-".to_owned(), |p| format!("{:.2} GB", p as f64 / 1e9)),
+        ]);
+    }
+    table.column_iter_mut().skip(1).for_each(|c| c.set_cell_alignment(CellAlignment::Right));
+    Ok(table)
+}
+
+fn report(r: &Results, f32s: &Results) -> serde_json::Value {
+    let losses = r.losses();
+    json!({
+        "method": r.method.name(), "losses": losses, "loss": mean(&losses), "spread": spread(&losses),
+        "relative_to_f32": mean(&losses) / mean(&f32s.losses()) - 1.0,
+        "tokens_per_second": mean(&r.of(|run| run.tokens_per_second)), "adding_share": mean(&r.of(|run| run.share)),
+        "accumulator_bytes": mean(&r.of(|run| run.bytes as f64)), "peak_device_bytes": r.peak, "curve": r.curve(),
+    })
+}

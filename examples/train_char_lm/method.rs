@@ -1,0 +1,124 @@
+//! The ways to hold the sum of a step's gradients that are compared.
+
+use anyhow::{Context, Result};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap};
+use trigrad::accumulator::{Config, Format, Scales};
+use trigrad::optimizer::{FusedOptimizer, ModelGradients, Options};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A sum in f32 or bf16 tensors, as candle users do today.
+    Dense(DType),
+    /// Adaptive levels of this many bits.
+    Adaptive(u32),
+    /// Exact counts of trits.
+    Exact,
+}
+
+impl Method {
+    pub const ALL: [Method; 6] = [
+        Method::Dense(DType::F32),
+        Method::Dense(DType::BF16),
+        Method::Adaptive(8),
+        Method::Adaptive(4),
+        Method::Adaptive(2),
+        Method::Exact,
+    ];
+
+    pub fn name(self) -> String {
+        match self {
+            Method::Dense(dtype) => dtype.as_str().to_owned(),
+            Method::Adaptive(bits) => format!("ternary, {bits} bits"),
+            Method::Exact => "exact counts".to_owned(),
+        }
+    }
+
+    fn format(self, micro_batches: usize) -> Option<Format> {
+        match self {
+            Method::Dense(_) => None,
+            Method::Adaptive(bits) => Some(Format::Adaptive { bits }),
+            Method::Exact => {
+                let bits = if micro_batches <= 7 { 4 } else if micro_batches <= 127 { 8 } else { 16 };
+                Some(Format::Exact { bits, scales: Scales::LastWindow { headroom: 1.5 } })
+            }
+        }
+    }
+}
+
+/// A sum of gradients and the optimizer that uses it.
+pub enum Trainer {
+    Dense { vars: Vec<Var>, dtype: DType, sums: Vec<Option<Tensor>>, count: usize, bytes: u64, adam: AdamW },
+    Ternary { sum: ModelGradients, adam: FusedOptimizer, bytes: u64 },
+}
+
+impl Trainer {
+    pub fn new(method: Method, seed: u64, vars: &VarMap, micro_batches: usize, params: ParamsAdamW) -> Result<Self> {
+        Ok(match (method.format(micro_batches), method) {
+            (Some(format), _) => {
+                let options = Options { config: Config { format, seed, ..Config::default() }, ..Options::default() };
+                let sum = ModelGradients::from_varmap(vars, options)?;
+                Trainer::Ternary { adam: FusedOptimizer::adamw(&sum, params)?, sum, bytes: 0 }
+            }
+            (None, method) => {
+                let vars = vars.all_vars();
+                let dtype = if let Method::Dense(dtype) = method { dtype } else { DType::F32 };
+                let sums = vec![None; vars.len()];
+                Trainer::Dense { adam: AdamW::new(vars.clone(), params)?, sums, vars, dtype, count: 0, bytes: 0 }
+            }
+        })
+    }
+
+    /// Adds the gradients of a micro-batch.
+    pub fn add(&mut self, gradients: GradStore) -> Result<()> {
+        match self {
+            Trainer::Dense { vars, dtype, sums, count, bytes, .. } => {
+                *bytes = 0;
+                for (var, sum) in vars.iter().zip(sums) {
+                    let gradient = gradients.get(var).context("a variable without a gradient")?.to_dtype(*dtype)?;
+                    let next = match sum.take() {
+                        Some(sum) => (sum + gradient)?,
+                        None => gradient,
+                    };
+                    *bytes += (next.elem_count() * next.dtype().size_in_bytes()) as u64;
+                    *sum = Some(next);
+                }
+                *count += 1;
+            }
+            Trainer::Ternary { sum, bytes, .. } => {
+                sum.consume(gradients, 1.0)?;
+                *bytes = sum.bytes_held();
+            }
+        }
+        Ok(())
+    }
+
+    /// Updates the weights with the mean; the next step starts at zero.
+    pub fn step(&mut self, learning_rate: f64) -> Result<()> {
+        match self {
+            Trainer::Dense { vars, sums, count, adam, .. } => {
+                let mut store = GradStore::default();
+                for (var, sum) in vars.iter().zip(sums) {
+                    let sum = sum.take().context("nothing accumulated")?.to_dtype(DType::F32)?;
+                    store.insert(var, (sum / *count as f64)?);
+                }
+                *count = 0;
+                adam.set_learning_rate(learning_rate);
+                adam.step(&store)?;
+            }
+            Trainer::Ternary { sum, adam, .. } => {
+                adam.set_learning_rate(learning_rate);
+                adam.step(sum)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that hold the sum: of the tensors that were summed, or of the accumulator's buffers.
+    pub const fn bytes(&self) -> u64 {
+        match self {
+            Trainer::Dense { bytes, .. } | Trainer::Ternary { bytes, .. } => *bytes,
+        }
+    }
+}

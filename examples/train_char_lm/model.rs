@@ -1,0 +1,139 @@
+//! A decoder-only transformer: learned positions, RMS norms before each half of a layer, no biases, GELU.
+
+use candle_core::{D, DType, Device, Result, Tensor, Var};
+use candle_nn::ops::softmax;
+use candle_nn::{Init, VarBuilder, VarMap};
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+
+/// How large.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub width: usize,
+    pub heads: usize,
+    pub layers: usize,
+    /// Bytes it sees at once.
+    pub context: usize,
+    /// Windows a micro-batch.
+    pub batch: usize,
+}
+
+impl Size {
+    /// Trains on two cores.
+    pub const SMALL: Size = Size { width: 64, heads: 4, layers: 2, context: 64, batch: 4 };
+    /// About 100 million parameters.
+    pub const LARGE: Size = Size { width: 768, heads: 12, layers: 14, context: 256, batch: 16 };
+}
+
+struct Layer {
+    norm_attention: Tensor,
+    query_key_value: Tensor,
+    project: Tensor,
+    norm_feed: Tensor,
+    up: Tensor,
+    down: Tensor,
+}
+
+pub struct Transformer {
+    size: Size,
+    embed: Tensor,
+    positions: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    out: Tensor,
+    mask: Tensor,
+}
+
+impl Transformer {
+    /// The same generator state gives the same weights.
+    pub fn new(vars: &VarMap, symbols: usize, size: Size, rng: &mut Xoshiro256PlusPlus, device: &Device) -> Result<Self> {
+        let vb = VarBuilder::from_varmap(vars, DType::F32, device);
+        let w = size.width;
+        let get = |name: &str, rows: usize, cols: usize| vb.get_with_hints((rows, cols), name, Init::Const(0.0));
+        let norm = |name: &str| vb.get_with_hints(w, name, Init::Const(1.0));
+        let layer = |i: usize| {
+            Ok(Layer {
+                norm_attention: norm(&format!("layer.{i}.attention.norm"))?,
+                query_key_value: get(&format!("layer.{i}.attention.in"), w, 3 * w)?,
+                project: get(&format!("layer.{i}.attention.out"), w, w)?,
+                norm_feed: norm(&format!("layer.{i}.feed.norm"))?,
+                up: get(&format!("layer.{i}.feed.up"), w, 4 * w)?,
+                down: get(&format!("layer.{i}.feed.down"), 4 * w, w)?,
+            })
+        };
+        let t = size.context;
+        let mask: Vec<f32> = (0..t * t).map(|i| if i % t > i / t { f32::NEG_INFINITY } else { 0.0 }).collect();
+        let model = Transformer {
+            size,
+            embed: get("embed", symbols, w)?,
+            positions: get("positions", t, w)?,
+            layers: (0..size.layers).map(layer).collect::<Result<_>>()?,
+            norm: norm("norm")?,
+            out: get("out", w, symbols)?,
+            mask: Tensor::from_vec(mask, (t, t), device)?,
+        };
+        draw(vars, size.layers, rng)?;
+        Ok(model)
+    }
+
+    /// Mean cross-entropy, in nats a byte, of windows of `context + 1` bytes.
+    pub fn loss(&self, windows: Vec<u32>) -> Result<Tensor> {
+        let t = self.size.context;
+        let windows = Tensor::from_vec(windows, ((), t + 1), self.embed.device())?;
+        let x = windows.narrow(1, 0, t)?.contiguous()?;
+        let y = windows.narrow(1, 1, t)?.flatten_all()?;
+        let logits = self.forward(&x)?;
+        candle_nn::loss::cross_entropy(&logits.flatten_to(1)?, &y)
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, t) = x.dims2()?;
+        let embedded = self.embed.index_select(&x.flatten_all()?, 0)?.reshape((batch, t, self.size.width))?;
+        let mut h = embedded.broadcast_add(&self.positions)?;
+        for layer in &self.layers {
+            h = (&h + self.attend(layer, &rms_norm(&h, &layer.norm_attention)?)?)?;
+            let up = rms_norm(&h, &layer.norm_feed)?.broadcast_matmul(&layer.up)?.gelu()?;
+            h = (h + up.broadcast_matmul(&layer.down)?)?;
+        }
+        rms_norm(&h, &self.norm)?.broadcast_matmul(&self.out)
+    }
+
+    fn attend(&self, layer: &Layer, x: &Tensor) -> Result<Tensor> {
+        let (batch, t, width) = x.dims3()?;
+        let heads = self.size.heads;
+        let all = x.broadcast_matmul(&layer.query_key_value)?;
+        let part = |i: usize| {
+            all.narrow(D::Minus1, i * width, width)?.reshape((batch, t, heads, width / heads))?.transpose(1, 2)?.contiguous()
+        };
+        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
+        let scores = (q.matmul(&k.t()?.contiguous()?)? / ((width / heads) as f64).sqrt())?;
+        let mixed = softmax(&scores.broadcast_add(&self.mask)?, D::Minus1)?.matmul(&v)?;
+        mixed.transpose(1, 2)?.reshape((batch, t, width))?.broadcast_matmul(&layer.project)
+    }
+}
+
+fn rms_norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let mean = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?;
+    x.broadcast_div(&mean.sqrt()?)?.broadcast_mul(weight)
+}
+
+/// Normal weights of deviation 0.02, less by the root of the depth where they end a residual branch (as GPT-2's).
+fn draw(vars: &VarMap, layers: usize, rng: &mut Xoshiro256PlusPlus) -> Result<()> {
+    let data = vars.data().lock().map_err(candle_core::Error::msg)?;
+    let mut named: Vec<(&String, &Var)> = data.iter().collect();
+    named.sort_by(|a, b| a.0.cmp(b.0));
+    for (name, var) in named {
+        if name.ends_with("norm") {
+            continue;
+        }
+        let ends = name.ends_with("attention.out") || name.ends_with("feed.down");
+        let deviation = if ends { 0.02 / (2.0 * layers as f32).sqrt() } else { 0.02 };
+        let mut normal = || -> f32 {
+            let (u, v): (f32, f32) = (1.0 - rng.random::<f32>(), rng.random());
+            (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
+        };
+        let w: Vec<f32> = (0..var.elem_count()).map(|_| normal() * deviation).collect();
+        var.set(&Tensor::from_vec(w, var.dims(), var.device())?)?;
+    }
+    Ok(())
+}

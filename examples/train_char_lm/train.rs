@@ -1,0 +1,100 @@
+//! One run: a transformer, AdamW with warm-up and a cosine, gradients accumulated over micro-batches.
+
+use crate::method::{Method, Trainer};
+use crate::model::{Size, Transformer};
+use crate::text::Text;
+use anyhow::Result;
+use candle_core::Device;
+use candle_nn::{ParamsAdamW, VarMap};
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+use std::time::{Duration, Instant};
+
+/// AdamW's step size at its highest.
+pub const LEARNING_RATE: f64 = 3e-3;
+const LEARNING_RATE_LARGE: f64 = 6e-4;
+/// Windows of the text held back.
+const VALIDATION: usize = 64;
+
+/// What all runs share.
+pub struct Plan<'a> {
+    pub text: &'a Text,
+    pub size: Size,
+    pub steps: usize,
+    pub micro_batches: usize,
+    pub device: Device,
+}
+
+/// What a run comes to.
+pub struct Outcome {
+    /// Validation loss in nats a byte, at the end.
+    pub loss: f64,
+    /// Validation loss at steps on the way, and at the end.
+    pub curve: Vec<(usize, f64)>,
+    /// Bytes of text a second, steps only.
+    pub tokens_per_second: f64,
+    /// Share of the steps' time spent adding gradients.
+    pub share: f64,
+    /// Bytes that held the sum.
+    pub bytes: u64,
+    pub parameters: usize,
+}
+
+/// Trains and validates; `tick` is called after each step.
+pub fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -> Result<Outcome> {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let vars = VarMap::new();
+    let model = Transformer::new(&vars, plan.text.symbols, plan.size, &mut rng, &plan.device)?;
+    let params = ParamsAdamW { beta2: 0.99, weight_decay: 0.1, ..ParamsAdamW::default() };
+    let mut trainer = Trainer::new(method, seed, &vars, plan.micro_batches, params)?;
+    let (mut total, mut adding) = (Duration::ZERO, Duration::ZERO);
+    let mut curve = Vec::new();
+    let every = (plan.steps / 8).max(1);
+    for step in 0..plan.steps {
+        let start = Instant::now();
+        for _ in 0..plan.micro_batches {
+            let windows = plan.text.batch(&mut rng, plan.size.batch, plan.size.context);
+            let gradients = model.loss(windows)?.backward()?;
+            let add = Instant::now();
+            trainer.add(gradients)?;
+            adding += add.elapsed();
+        }
+        trainer.step(learning_rate(plan, step))?;
+        plan.device.synchronize()?;
+        total += start.elapsed();
+        if (step + 1) % every == 0 || step + 1 == plan.steps {
+            curve.push((step + 1, validate(&model, plan)?));
+        }
+        tick();
+    }
+    let tokens = plan.steps * plan.micro_batches * plan.size.batch * plan.size.context;
+    Ok(Outcome {
+        loss: curve.last().map_or(f64::NAN, |c| c.1),
+        curve,
+        tokens_per_second: tokens as f64 / total.as_secs_f64(),
+        share: adding.as_secs_f64() / total.as_secs_f64(),
+        bytes: trainer.bytes(),
+        parameters: vars.all_vars().iter().map(|v| v.elem_count()).sum(),
+    })
+}
+
+/// Up over the first tenth, then down a cosine to a tenth.
+fn learning_rate(plan: &Plan<'_>, step: usize) -> f64 {
+    let peak = if plan.size.width > 256 { LEARNING_RATE_LARGE } else { LEARNING_RATE };
+    let warm = (plan.steps / 10).max(1);
+    if step < warm {
+        return peak * (step + 1) as f64 / warm as f64;
+    }
+    let along = (step - warm) as f64 / (plan.steps - warm).max(1) as f64;
+    peak * (0.55 + 0.45 * (std::f64::consts::PI * along).cos())
+}
+
+fn validate(model: &Transformer, plan: &Plan<'_>) -> Result<f64> {
+    let windows = plan.text.held_back(VALIDATION, plan.size.context);
+    let parts: Vec<&[u32]> = windows.chunks(16 * (plan.size.context + 1)).collect();
+    let mut sum = 0.0;
+    for part in &parts {
+        sum += f64::from(model.loss(part.to_vec())?.to_scalar::<f32>()?);
+    }
+    Ok(sum / parts.len() as f64)
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Runs the GPU bundle: a line a test, a table a bench. Exits non-zero if anything failed, or was skipped though a
+# card is there.
+#
+#   ./run                all of it
+#   ./run tests|bench|examples|sanitize    a part; several may be named
+#   ./run bench -- ARGS  arguments for the CUDA bench
+#
+# Environment: TRIGRAD_JSON_DIR, where benches and examples leave their JSON (default: ./results).
+set -uo pipefail
+cd "$(dirname "$0")"
+parts=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do parts+=("$1"); shift; done
+[ "${1:-}" = -- ] && shift
+[ ${#parts[@]} -gt 0 ] || parts=(tests bench examples)
+results=${TRIGRAD_JSON_DIR:-results}
+mkdir -p "$results"
+
+# CUDA's libraries (cuBLAS, cuRAND, NVRTC): only the parts with candle need them.
+for d in /usr/local/cuda*/lib64 /usr/lib/x86_64-linux-gnu \
+  $(python3 -c 'import sys, glob; print(*[g for p in sys.path for g in glob.glob(p + "/nvidia/*/lib")])' 2>/dev/null); do
+  if ls "$d"/libcublas.so* "$d"/libnvrtc.so* "$d"/libcurand.so* >/dev/null 2>&1; then
+    export LD_LIBRARY_PATH="$d:${LD_LIBRARY_PATH:-}"
+  fi
+done
+export TRIGRAD_REQUIRE_CUDA=1 TRIGRAD_REQUIRE_WGPU=1
+if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L | grep -q GPU; then
+  echo "no NVIDIA card found" >&2
+  exit 1
+fi
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader
+echo "commit $(cat COMMIT)"
+
+passed=0 failed=0
+failures=()
+record() { # STATUS NAME
+  if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); failures+=("$2"); fi
+}
+part() { local p; for p in "${parts[@]}"; do [ "$p" = "$1" ] && return 0; done; return 1; }
+
+if part tests; then
+  for t in raw/* candle/*; do
+    [ -x "$t" ] || continue
+    echo "== $t"
+    case "$t" in raw/wgpu_* | raw/cuda_* | candle/*) threads=1 ;; *) threads=8 ;; esac
+    "$t" --test-threads=$threads 2>&1 | tee "$results/$(basename "$t").log" | grep -E '^test |panicked|skipped|^error|FAILED|result:'
+    status=${PIPESTATUS[0]}
+    grep -q '^skipped' "$results/$(basename "$t").log" && status=1
+    record "$status" "$t"
+  done
+fi
+if part sanitize; then
+  for tool in memcheck racecheck initcheck synccheck; do
+    for t in raw/cuda_*; do
+      [ -x "$t" ] || continue
+      echo "== compute-sanitizer $tool $t"
+      TRIGRAD_SMALL=1 compute-sanitizer --tool "$tool" --error-exitcode 9 "$t" --test-threads=1 > "$results/$tool-$(basename "$t").log" 2>&1
+      status=$?
+      grep -E 'ERROR SUMMARY|RACECHECK SUMMARY|test result' "$results/$tool-$(basename "$t").log"
+      record "$status" "$tool $t"
+    done
+  done
+fi
+if part bench; then
+  for b in bench/cuda bench/wgpu; do
+    [ -x "$b" ] || continue
+    echo "== $b"
+    "$b" --json "$results/$(basename "$b").json" "$@"
+    record $? "$b"
+  done
+fi
+if part examples; then
+  for device in cuda wgpu; do
+    [ -x example/train_fashion ] || continue
+    echo "== train_fashion --device $device"
+    (cd example && ./train_fashion --device $device --data data/fashion-mnist --json "../$results/train_fashion_$device.json" --out "../$results/train_fashion_$device.png")
+    record $? "train_fashion $device"
+  done
+fi
+printf '%s\n' "${failures[@]/#/FAILED: }"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Everything that can be checked on this machine. Installs what it needs and does not find:
+# a software Vulkan driver (Debian packages) and a CUDA compiler (Python wheels).
+#
+#   scripts/test.sh            all of it
+#   scripts/test.sh cpu|wgpu|cuda|docs|example   one part
+#
+# TRIGRAD_NO_INSTALL=1: install nothing; parts whose tools are missing fail.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+part=${1:-all}
+step() { printf '\n== %s\n' "$*"; }
+wants() { [ "$part" = all ] || [ "$part" = "$1" ]; }
+root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+if wants cpu; then
+  step "format"
+  cargo fmt --check
+  step "clippy: CPU and candle"
+  cargo clippy --all-targets --features testing -- -D warnings
+  cargo clippy --lib --no-default-features -- -D warnings
+  step "tests: CPU and candle"
+  cargo test --features testing
+fi
+
+if wants wgpu; then
+  if ! ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1; then
+    step "installing a software Vulkan driver"
+    if [ -z "${TRIGRAD_NO_INSTALL:-}" ] && command -v apt-get >/dev/null; then
+      root apt-get update -qq
+      root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq mesa-vulkan-drivers libvulkan1 >/dev/null
+    else
+      echo "no Vulkan driver: install mesa-vulkan-drivers and libvulkan1 (or your card's driver)" >&2
+      exit 1
+    fi
+  fi
+  step "clippy: wgpu"
+  cargo clippy --all-targets --no-default-features --features wgpu,testing -- -D warnings
+  step "tests: wgpu, on a real adapter or the software one"
+  TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
+    cargo test --no-default-features --features wgpu,testing --lib --test 'wgpu_*'
+fi
+
+if wants cuda; then
+  if ! command -v "${NVCC:-nvcc}" >/dev/null && [ ! -x "${CUDA_HOME:-/nonexistent}/bin/nvcc" ]; then
+    step "fetching a CUDA compiler into .cuda"
+    [ -z "${TRIGRAD_NO_INSTALL:-}" ] || { echo "no nvcc: set CUDA_HOME or NVCC" >&2; exit 1; }
+    eval "$(scripts/fetch-cuda.sh)"
+  fi
+  step "clippy: CUDA, kernels compiled for every architecture"
+  cargo clippy --all-targets --no-default-features --features cuda,testing -- -D warnings
+  step "tests: CUDA (they say so where there is no card)"
+  cargo test --no-default-features --features cuda,testing --lib --test 'cuda_*'
+fi
+
+if wants docs; then
+  step "documentation, warnings denied"
+  RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --no-default-features --features candle,wgpu,testing
+  step "package"
+  cargo package --no-verify --allow-dirty
+fi
+
+if wants example; then
+  step "the example, in a short form"
+  cargo run --release --example train_fashion -- --epochs 1 --seeds 1 --out target/train_fashion_short.png
+  cargo run --release --example raw_slices
+fi
+step "all done"

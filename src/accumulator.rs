@@ -1,1 +1,0 @@
-//! Accumulators for a list of tensors.

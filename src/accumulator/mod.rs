@@ -1,0 +1,314 @@
+//! Accumulators: the sum of a window of micro-batches, for every tensor of a model, in 2 to 16 bits an element.
+//!
+//! A *window* is what lies between two resets: the micro-batches of one optimizer step. Each
+//! [`accumulate`](Accumulator::accumulate) adds one micro-batch of gradients, for all tensors, in one call of the
+//! backend for each element type; [`read_out`](Accumulator::read_out) gives the sum or mean; and
+//! [`reset`](Accumulator::reset) starts the next window.
+//!
+//! The bits depend on the gradients, the weights, the seed, the step, the micro-batch index and the order of the
+//! tensors, and on nothing else: not on the backend, threads or launch shape.
+//!
+//! An error leaves the accumulator as it was. If the device itself fails in the middle of a call, the window is
+//! refused until reset ([`Error::Refused`]): it can not be read half-updated.
+//!
+//! # Examples
+//!
+//! ```
+//! use trigrad::accumulator::{Accumulator, Config, Reduce, Spec};
+//! use trigrad::cpu::Cpu;
+//!
+//! let tensors = [Spec::new("weight", [2, 3]), Spec::new("bias", [2])];
+//! let mut sum = Accumulator::new(Cpu::default(), &tensors, Config::default())?;
+//! for micro_batch in 0..8 {
+//!     let weight: Vec<f32> = (0..6).map(|i| (i + micro_batch) as f32).collect();
+//!     let bias = [0.5f32, -0.5];
+//!     sum.accumulate(&[("weight", weight[..].into()), ("bias", bias[..].into())], 1.0)?;
+//! }
+//! let mean: Vec<f32> = sum.to_vec("bias", Reduce::Mean)?;
+//! assert!((mean[0] - 0.5).abs() < 0.1);
+//! sum.reset()?;
+//! # Ok::<(), trigrad::Error>(())
+//! ```
+
+mod accumulate;
+mod config;
+mod gradients;
+mod merge;
+#[cfg(feature = "candle")]
+mod one;
+mod read;
+mod state;
+
+pub use config::{Config, Format, NonFinite, Reduce, Scales, Spec};
+pub use gradients::{Floats, Id};
+pub use state::{State, TensorState};
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::numerics::pack::words;
+use crate::op::accumulate::WindowScales;
+use crate::op::{Draw, Report};
+use std::collections::HashMap;
+
+/// The sum of a window of micro-batches for a list of named tensors; see the [module](self).
+pub struct Accumulator<B: Backend> {
+    backend: B,
+    config: Config,
+    specs: Vec<Spec>,
+    names: HashMap<String, usize>,
+    tensors: Vec<Tensor<B>>,
+    /// What the window found, one slot a tensor.
+    reports: B::Reports,
+    /// What a pass before the window's own found: checks and first looks.
+    scan: B::Reports,
+    /// What merged windows found, one a tensor.
+    merged: Vec<Report>,
+    window: Window,
+}
+
+/// What is held of one tensor.
+struct Tensor<B: Backend> {
+    len: usize,
+    levels: B::Buffer<u32>,
+    scales: B::Buffer<u16>,
+    /// Largest magnitudes of the window: exact counts only.
+    seen: Option<B::Buffer<u16>>,
+    /// Whether the scales of this window are fixed: exact counts only.
+    scaled: bool,
+}
+
+/// Where the window stands.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    step: u32,
+    micro_batch: u32,
+    held: u32,
+    weights: f64,
+    refused: Option<String>,
+}
+
+/// The levels or counts of one tensor and their scales, for operations that read them in place. The value of element
+/// `i` is level `i` times the scale of block `i / block`.
+pub struct Held<'a, B: Backend> {
+    /// Levels or counts: `bits ceil(n / 32)` words.
+    pub levels: B::View<'a, u32>,
+    /// bf16 scales, one a block.
+    pub scales: B::View<'a, u16>,
+}
+
+impl<B: Backend> Accumulator<B> {
+    /// An empty accumulator at step 0. The order of the tensors is part of what the draws depend on.
+    ///
+    /// # Errors
+    ///
+    /// What [`Config::validate`] says; [`Error::Parameter`] for an empty list; [`Error::DuplicateTensor`];
+    /// [`Error::Limit`] for a tensor above 2^37 elements; [`Error::OutOfMemory`] or what the device reports.
+    pub fn new(backend: B, tensors: &[Spec], config: Config) -> Result<Self> {
+        config.validate()?;
+        if tensors.is_empty() {
+            return Err(Error::Parameter { name: "tensors", got: 0.0, requirement: "at least 1" });
+        }
+        if u32::try_from(tensors.len()).is_err() {
+            return Err(Error::Limit { what: "tensors", got: tensors.len() as u64, limit: u64::from(u32::MAX) });
+        }
+        let mut names = HashMap::with_capacity(tensors.len());
+        for (i, spec) in tensors.iter().enumerate() {
+            if names.insert(spec.name.clone(), i).is_some() {
+                return Err(Error::DuplicateTensor { name: spec.name.clone() });
+            }
+        }
+        let held = tensors.iter().map(|spec| Tensor::new(&backend, spec, &config)).collect::<Result<_>>()?;
+        Ok(Accumulator {
+            reports: backend.reports(tensors.len())?,
+            scan: backend.reports(tensors.len())?,
+            merged: vec![Report::default(); tensors.len()],
+            backend,
+            config,
+            specs: tensors.to_vec(),
+            names,
+            tensors: held,
+            window: Window::default(),
+        })
+    }
+
+    /// The backend this lives on.
+    #[must_use]
+    pub const fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The choices it was made with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The tensors, in order.
+    #[must_use]
+    pub fn specs(&self) -> &[Spec] {
+        &self.specs
+    }
+
+    /// The optimizer step of this window: the number of resets, unless set.
+    #[must_use]
+    pub const fn step(&self) -> u32 {
+        self.window.step
+    }
+
+    /// The index that the next micro-batch draws under.
+    #[must_use]
+    pub const fn micro_batch(&self) -> u32 {
+        self.window.micro_batch
+    }
+
+    /// Sets the index that the next micro-batch draws under; each one after it takes the next. Workers that share a
+    /// step need indices of their own: the global number of the micro-batch.
+    pub const fn set_micro_batch(&mut self, index: u32) {
+        self.window.micro_batch = index;
+    }
+
+    /// Micro-batches in this window, merged ones included.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.window.held
+    }
+
+    /// The sum of the weights of this window.
+    #[must_use]
+    pub const fn weights(&self) -> f64 {
+        self.window.weights
+    }
+
+    /// Bytes of the buffers that hold levels, scales and maxima, from the buffers themselves.
+    #[must_use]
+    pub fn bytes_held(&self) -> u64 {
+        self.tensors.iter().map(Tensor::bytes).sum()
+    }
+
+    /// Elements of all tensors.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.tensors.iter().map(|t| t.len as u64).sum()
+    }
+
+    /// The levels or counts of a tensor and their scales, where they lie. Unchecked: a marked window can be seen
+    /// through it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTensor`] or [`Error::Refused`].
+    pub fn held<'i>(&self, id: impl Into<Id<'i>>) -> Result<Held<'_, B>> {
+        let tensor = &self.tensors[self.index(id)?];
+        self.usable()?;
+        Ok(Held { levels: B::view(&tensor.levels), scales: B::view(&tensor.scales) })
+    }
+
+    /// What was found in this window, one report a tensor, in order; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    pub fn reports(&self) -> Result<Vec<Report>> {
+        let mut found = self.backend.read_reports(&self.reports)?;
+        for (report, merged) in found.iter_mut().zip(&self.merged) {
+            report.merge(*merged);
+        }
+        Ok(found)
+    }
+
+    /// Empties the accumulator and starts the next window: the step goes up by 1 (after 2^32 - 1 comes 0), the
+    /// micro-batch index back to 0. Under [`Scales::LastWindow`] the maxima of the window that ends become scales.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports; the accumulator is then refused until a reset succeeds.
+    pub fn reset(&mut self) -> Result<()> {
+        self.reset_to(self.window.step.wrapping_add(1))
+    }
+
+    /// The same as [`reset`](Self::reset), to a given step.
+    ///
+    /// # Errors
+    ///
+    /// As for [`reset`](Self::reset).
+    pub fn reset_to(&mut self, step: u32) -> Result<()> {
+        let full = self.window.held > 0 && self.window.refused.is_none();
+        let refused = self.window.refused.take();
+        let cleared = self.clear(full, refused.is_some());
+        self.refuse_on_error(cleared)?;
+        self.window = Window { step, ..Window::default() };
+        self.merged.fill(Report::default());
+        Ok(())
+    }
+
+    fn clear(&mut self, full: bool, refused: bool) -> Result<()> {
+        let scales = match self.config.format {
+            Format::Exact { scales, .. } => Some(scales),
+            Format::Adaptive { .. } => None,
+        };
+        for tensor in &mut self.tensors {
+            self.backend.clear(B::view_mut(&mut tensor.levels))?;
+            match (scales, &mut tensor.seen) {
+                (Some(scales), Some(seen)) => {
+                    match scales {
+                        Scales::LastWindow { headroom } if full => {
+                            let op = WindowScales { headroom };
+                            self.backend.window_scales(&op, B::view(seen), B::view_mut(&mut tensor.scales))?;
+                        }
+                        Scales::FirstLook { .. } => tensor.scaled = false,
+                        Scales::LastWindow { .. } => tensor.scaled &= !refused,
+                        Scales::Given => {}
+                    }
+                    self.backend.clear(B::view_mut(seen))?;
+                }
+                _ => self.backend.clear(B::view_mut(&mut tensor.scales))?,
+            }
+        }
+        self.backend.clear_reports(&mut self.reports)
+    }
+
+    fn draw(&self) -> Draw {
+        Draw::new(self.config.seed, self.window.step).micro_batch(self.window.micro_batch)
+    }
+
+    fn usable(&self) -> Result<()> {
+        match &self.window.refused {
+            Some(reason) => Err(Error::Refused { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// After a failure while the state was being written, the window is no longer what it says it is.
+    fn refuse_on_error<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(e) = &result {
+            self.window.refused = Some(e.to_string());
+        }
+        result
+    }
+}
+
+impl<B: Backend> Tensor<B> {
+    fn new(backend: &B, spec: &Spec, config: &Config) -> Result<Self> {
+        let len = spec.elements()?;
+        let make = || {
+            let blocks = config.block.blocks(len);
+            Ok(Tensor {
+                len,
+                levels: backend.zeros(words(len, config.bits()))?,
+                scales: backend.zeros(blocks)?,
+                seen: match config.format {
+                    Format::Adaptive { .. } => None,
+                    Format::Exact { .. } => Some(backend.zeros(blocks)?),
+                },
+                scaled: false,
+            })
+        };
+        make().map_err(|e: Error| e.in_tensor(&*spec.name))
+    }
+
+    fn bytes(&self) -> u64 {
+        let seen = self.seen.as_ref().map_or(0, |s| B::len(&B::view(s)));
+        let scales = B::len(&B::view(&self.scales)) + seen;
+        (B::len(&B::view(&self.levels)) * size_of::<u32>() + scales * size_of::<u16>()) as u64
+    }
+}

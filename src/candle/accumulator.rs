@@ -1,0 +1,212 @@
+//! Gradient accumulation for a candle model.
+
+use super::storage::{device, float, tensor, with_views};
+use crate::accumulator::{Accumulator, Config, Floats, Id, Reduce, Spec};
+use crate::backend::Memory;
+use crate::device::{Buffer, Device, ViewMut};
+use crate::error::{Error, Result};
+use crate::op::Element;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var, WithDType};
+use candle_nn::VarMap;
+use half::{bf16, f16};
+use std::collections::HashMap;
+
+/// The gradients of a model, accumulated over micro-batches where they lie; read out, they feed any optimizer.
+///
+/// # Examples
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_nn::{AdamW, Module, Optimizer, VarBuilder, VarMap};
+/// use trigrad::accumulator::{Config, Reduce};
+/// use trigrad::candle::GradientAccumulator;
+///
+/// let vars = VarMap::new();
+/// let layer = candle_nn::linear(4, 2, VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu))?;
+/// let mut adam = AdamW::new_lr(vars.all_vars(), 1e-3)?;
+/// let mut gradients = GradientAccumulator::from_varmap(&vars, Config::default())?;
+/// for _ in 0..8 {
+///     let x = Tensor::randn(0f32, 1.0, (16, 4), &Device::Cpu)?;
+///     let loss = layer.forward(&x)?.sqr()?.mean_all()?;
+///     gradients.accumulate(&loss.backward()?, 1.0)?;
+/// }
+/// adam.step(&gradients.read_out_store(Reduce::Mean)?)?;
+/// gradients.reset()?;
+/// # Ok::<(), trigrad::Error>(())
+/// ```
+pub struct GradientAccumulator {
+    inner: Accumulator<Device>,
+    home: candle_core::Device,
+    dtypes: Vec<DType>,
+    /// The variables the tensors belong to, in order; empty where only shapes were given.
+    vars: Vec<Var>,
+}
+
+impl GradientAccumulator {
+    /// An accumulator for named shapes on a device; read-outs are f32.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Accumulator::new`]; [`Error::NoDevice`] for a device this build has no backend for.
+    pub fn new(tensors: &[Spec], config: Config, home: &candle_core::Device) -> Result<Self> {
+        let inner = Accumulator::new(device(home)?, tensors, config)?;
+        Ok(GradientAccumulator { inner, home: home.clone(), dtypes: vec![DType::F32; tensors.len()], vars: Vec::new() })
+    }
+
+    /// An accumulator for named variables, in this order, on their device; read-outs have their types.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new); [`Error::ElementType`] for a variable that is not f32, f16 or bf16;
+    /// [`Error::WrongDevice`] for one on another device than the first.
+    pub fn from_vars(vars: &[(String, Var)], config: Config) -> Result<Self> {
+        let home = vars.first().map_or(candle_core::Device::Cpu, |(_, var)| var.device().clone());
+        for (name, var) in vars {
+            float(var.dtype()).map_err(|e| e.in_tensor(name))?;
+            if !home.same_device(var.device()) {
+                let (expected, got) = (format!("{:?}", home.location()), format!("{:?}", var.device().location()));
+                return Err(Error::WrongDevice { expected, got }.in_tensor(name));
+            }
+        }
+        let specs: Vec<Spec> = vars.iter().map(|(name, var)| Spec::new(name, var.dims())).collect();
+        Ok(GradientAccumulator {
+            inner: Accumulator::new(device(&home)?, &specs, config)?,
+            home,
+            dtypes: vars.iter().map(|(_, var)| var.dtype()).collect(),
+            vars: vars.iter().map(|(_, var)| var.clone()).collect(),
+        })
+    }
+
+    /// An accumulator for all variables of a map, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// As for [`from_vars`](Self::from_vars).
+    pub fn from_varmap(map: &VarMap, config: Config) -> Result<Self> {
+        let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut vars: Vec<(String, Var)> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
+        drop(data);
+        vars.sort_by(|a, b| a.0.cmp(&b.0));
+        Self::from_vars(&vars, config)
+    }
+
+    /// Adds `weight` times the gradients of one micro-batch: a `GradStore` (of an accumulator made from variables), or
+    /// a map of names to tensors.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Accumulator::accumulate`]; [`Error::Shape`] or [`Error::ElementType`] within the tensor. The state is
+    /// then as it was.
+    pub fn accumulate<G: Gradients + ?Sized>(&mut self, gradients: &G, weight: f32) -> Result<()> {
+        let given = gradients.given(&self.vars);
+        for (id, tensor) in &given {
+            let spec = &self.inner.specs()[self.inner.index(*id)?];
+            if tensor.dims() != spec.shape {
+                let shape = Error::Shape { expected: spec.shape.clone(), got: tensor.dims().to_vec() };
+                return Err(shape.in_tensor(&*spec.name));
+            }
+            float(tensor.dtype()).map_err(|e| e.in_tensor(&*spec.name))?;
+        }
+        let tensors: Vec<&Tensor> = given.iter().map(|(_, tensor)| *tensor).collect();
+        with_views(&tensors, |views| {
+            let list: Vec<(Id<'_>, Floats<'_, Device>)> =
+                given.iter().map(|(id, _)| *id).zip(views.iter().copied()).collect();
+            self.inner.accumulate(&list, weight)
+        })
+    }
+
+    /// The sum or mean of every tensor, by name, on the device.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Accumulator::read_out`].
+    pub fn read_out(&self, reduce: Reduce) -> Result<HashMap<String, Tensor>> {
+        let tensors = self.read_out_in_order(reduce)?;
+        Ok(self.inner.specs().iter().map(|spec| spec.name.clone()).zip(tensors).collect())
+    }
+
+    /// The same as a `GradStore` for an optimizer over the variables.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_out`](Self::read_out); [`Error::MissingTensor`] where only shapes were given.
+    pub fn read_out_store(&self, reduce: Reduce) -> Result<GradStore> {
+        if let (true, Some(spec)) = (self.vars.is_empty(), self.inner.specs().first()) {
+            return Err(Error::MissingTensor { name: format!("variable of {}", spec.name) });
+        }
+        let mut store = GradStore::default();
+        for (var, gradient) in self.vars.iter().zip(self.read_out_in_order(reduce)?) {
+            store.insert(var, gradient);
+        }
+        Ok(store)
+    }
+
+    /// Empties the accumulator and starts the next window.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Accumulator::reset`].
+    pub fn reset(&mut self) -> Result<()> {
+        self.inner.reset()
+    }
+
+    /// The accumulator underneath: counts, reports, bytes, norms.
+    #[must_use]
+    pub const fn inner(&self) -> &Accumulator<Device> {
+        &self.inner
+    }
+
+    /// The accumulator underneath: micro-batch index, scales, merging.
+    #[must_use]
+    pub const fn inner_mut(&mut self) -> &mut Accumulator<Device> {
+        &mut self.inner
+    }
+
+    fn read_out_in_order(&self, reduce: Reduce) -> Result<Vec<Tensor>> {
+        let mut tensors: Vec<(usize, Tensor)> = self.read_type::<f32>(reduce)?;
+        tensors.extend(self.read_type::<f16>(reduce)?);
+        tensors.extend(self.read_type::<bf16>(reduce)?);
+        tensors.sort_by_key(|(i, _)| *i);
+        Ok(tensors.into_iter().map(|(_, t)| t).collect())
+    }
+
+    fn read_type<T: Element + WithDType>(&self, reduce: Reduce) -> Result<Vec<(usize, Tensor)>> {
+        let specs = self.inner.specs();
+        let mut buffers: Vec<(usize, Buffer<T>)> = Vec::new();
+        for (i, _) in self.dtypes.iter().enumerate().filter(|(_, d)| **d == T::DTYPE) {
+            buffers.push((i, self.inner.backend().zeros(specs[i].elements()?)?));
+        }
+        if !buffers.is_empty() {
+            let mut outputs: Vec<(usize, ViewMut<'_, T>)> =
+                buffers.iter_mut().map(|(i, b)| (*i, Device::view_mut(b))).collect();
+            self.inner.read_out(reduce, &mut outputs)?;
+        }
+        buffers.into_iter().map(|(i, b)| Ok((i, tensor(b, &specs[i].shape, &self.home)?))).collect()
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for std::collections::HashMap<String, candle_core::Tensor> {}
+    impl Sealed for candle_core::backprop::GradStore {}
+}
+
+/// Where gradients come from: a `GradStore`, or a map of names to tensors.
+pub trait Gradients: sealed::Sealed {
+    /// The gradients that are there, for the variables of a model in order.
+    #[doc(hidden)]
+    fn given<'g>(&'g self, vars: &[Var]) -> Vec<(Id<'g>, &'g Tensor)>;
+}
+
+impl Gradients for HashMap<String, Tensor> {
+    fn given<'g>(&'g self, _: &[Var]) -> Vec<(Id<'g>, &'g Tensor)> {
+        self.iter().map(|(name, tensor)| (Id::Name(name), tensor)).collect()
+    }
+}
+
+impl Gradients for GradStore {
+    fn given<'g>(&'g self, vars: &[Var]) -> Vec<(Id<'g>, &'g Tensor)> {
+        vars.iter().enumerate().filter_map(|(i, var)| Some((Id::Index(i), self.get(var)?))).collect()
+    }
+}

@@ -1,0 +1,154 @@
+//! An accumulator's state, to and from the fields and arrays of a checkpoint.
+
+use super::contents::{Array, Contents};
+use super::{read, write};
+use crate::accumulator::{Accumulator, Config, Format, Scales, Spec, State, TensorState};
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::op::Report;
+use std::path::Path;
+
+const KIND: &str = "accumulator";
+
+impl<B: Backend> Accumulator<B> {
+    /// Writes the whole state to a file, at once or not at all; see [`crate::checkpoint`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::Refused`]; what the device reports.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut contents = Contents::default();
+        put_config(&mut contents, self.config());
+        put_specs(&mut contents, self.specs());
+        put_state(&mut contents, "sum", &self.state()?);
+        write(path.as_ref(), KIND, &contents)
+    }
+
+    /// Takes over the state in a file, which any backend may have saved.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::NotACheckpoint`], [`Error::CheckpointTruncated`], [`Error::CheckpointCorrupted`],
+    /// [`Error::CheckpointVersion`]; [`Error::CheckpointMismatch`] for another configuration; [`Error::UnknownTensor`],
+    /// [`Error::Shape`] or [`Error::Length`] for other tensors; [`Error::CheckpointField`], [`Error::Limit`] or
+    /// [`Error::Parameter`] for a value that can not be; what the device reports. Nothing is then changed.
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let mut contents = read(path.as_ref(), KIND)?;
+        same_config(&mut contents, self.config())?;
+        same_specs(&mut contents, self.specs())?;
+        let state = get_state(&mut contents, "sum", self.specs().len())?;
+        contents.empty()?;
+        self.set_state(&state)
+    }
+}
+
+fn config_fields(config: &Config) -> Vec<(&'static str, String)> {
+    let (format, scales, headroom) = match config.format {
+        Format::Adaptive { .. } => ("adaptive", "none", None),
+        Format::Exact { scales, .. } => match scales {
+            Scales::Given => ("exact", "given", None),
+            Scales::LastWindow { headroom } => ("exact", "last window", Some(headroom)),
+            Scales::FirstLook { headroom } => ("exact", "first look", Some(headroom)),
+        },
+    };
+    vec![
+        ("config.format", format.to_owned()),
+        ("config.bits", config.bits().to_string()),
+        ("config.scales", scales.to_owned()),
+        ("config.headroom", headroom.map_or("none".to_owned(), |h| format!("{:08x}", h.to_bits()))),
+        ("config.block", config.block.get().to_string()),
+        ("config.seed", config.seed.to_string()),
+        ("config.non_finite", format!("{:?}", config.non_finite).to_lowercase()),
+    ]
+}
+
+pub(crate) fn put_config(contents: &mut Contents, config: &Config) {
+    for (name, value) in config_fields(config) {
+        contents.set(name, value);
+    }
+}
+
+pub(crate) fn same_config(contents: &mut Contents, config: &Config) -> Result<()> {
+    config_fields(config).into_iter().try_for_each(|(name, value)| contents.same(name, value))
+}
+
+pub(crate) fn put_specs(contents: &mut Contents, specs: &[Spec]) {
+    contents.set("tensors", specs.len());
+    for (i, spec) in specs.iter().enumerate() {
+        contents.set(format!("tensor.{i}.name"), &spec.name);
+        contents.set(format!("tensor.{i}.shape"), shape_text(&spec.shape));
+    }
+}
+
+fn shape_text(shape: &[usize]) -> String {
+    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec]) -> Result<()> {
+    let count: usize = contents.get("tensors")?;
+    crate::op::length("tensors in the checkpoint", specs.len(), count)?;
+    for (i, spec) in specs.iter().enumerate() {
+        let name = contents.text(&format!("tensor.{i}.name"))?;
+        if name != spec.name {
+            return Err(Error::UnknownTensor { name, known: specs.len() });
+        }
+        let field = format!("tensor.{i}.shape");
+        let text = contents.text(&field)?;
+        let got: Option<Vec<usize>> =
+            if text.is_empty() { Some(Vec::new()) } else { text.split(',').map(|d| d.parse().ok()).collect() };
+        let got = got.ok_or(Error::CheckpointField { field, reason: format!("`{text}` is not a shape") })?;
+        if got != spec.shape {
+            return Err(Error::Shape { expected: spec.shape.clone(), got }.in_tensor(name));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn put_state(contents: &mut Contents, at: &str, state: &State) {
+    contents.set(format!("{at}.step"), state.step);
+    contents.set(format!("{at}.micro_batch"), state.micro_batch);
+    contents.set(format!("{at}.held"), state.held);
+    contents.set_f64(format!("{at}.weights"), state.weights);
+    put_reports(contents, &format!("{at}.reports"), &state.reports);
+    for (i, t) in state.tensors.iter().enumerate() {
+        contents.set(format!("{at}.{i}.scaled"), t.scaled);
+        contents.arrays.insert(format!("{at}.{i}.levels"), Array::U32(t.levels.clone()));
+        contents.arrays.insert(format!("{at}.{i}.scales"), Array::Bf16(t.scales.clone()));
+        if let Some(seen) = &t.seen {
+            contents.arrays.insert(format!("{at}.{i}.seen"), Array::Bf16(seen.clone()));
+        }
+    }
+}
+
+pub(crate) fn get_state(contents: &mut Contents, at: &str, tensors: usize) -> Result<State> {
+    let mut state = State {
+        step: contents.get(&format!("{at}.step"))?,
+        micro_batch: contents.get(&format!("{at}.micro_batch"))?,
+        held: contents.get(&format!("{at}.held"))?,
+        weights: contents.get_f64(&format!("{at}.weights"))?,
+        ..State::default()
+    };
+    state.reports = get_reports(contents, &format!("{at}.reports"))?;
+    for i in 0..tensors {
+        let seen = format!("{at}.{i}.seen");
+        state.tensors.push(TensorState {
+            levels: contents.u32s(&format!("{at}.{i}.levels"))?,
+            scales: contents.bf16s(&format!("{at}.{i}.scales"))?,
+            seen: if contents.arrays.contains_key(&seen) { Some(contents.bf16s(&seen)?) } else { None },
+            scaled: contents.get(&format!("{at}.{i}.scaled"))?,
+        });
+    }
+    Ok(state)
+}
+
+pub(crate) fn put_reports(contents: &mut Contents, name: &str, reports: &[Report]) {
+    let words = reports.iter().flat_map(|r| [r.non_finite, r.first.map_or(0, |f| f + 1), r.clipped]);
+    contents.arrays.insert(name.to_owned(), Array::U64(words.collect()));
+}
+
+pub(crate) fn get_reports(contents: &mut Contents, name: &str) -> Result<Vec<Report>> {
+    let words = contents.u64s(name)?;
+    let (rows, rest) = words.as_chunks::<3>();
+    crate::op::length("reports", 3 * rows.len(), 3 * rows.len() + rest.len())?;
+    Ok(rows.iter().map(|&[non_finite, first, clipped]| Report { non_finite, first: first.checked_sub(1), clipped }).collect())
+}

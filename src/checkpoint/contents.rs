@@ -1,0 +1,124 @@
+//! What a checkpoint holds: named fields and named arrays.
+
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// An array of a checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Array {
+    U32(Vec<u32>),
+    U64(Vec<u64>),
+    Bf16(Vec<u16>),
+    F32(Vec<f32>),
+}
+
+impl Array {
+    pub(crate) const fn len(&self) -> usize {
+        match self {
+            Array::U32(x) => x.len(),
+            Array::U64(x) => x.len(),
+            Array::Bf16(x) => x.len(),
+            Array::F32(x) => x.len(),
+        }
+    }
+}
+
+/// Fields and arrays, by name. Taking one out removes it, so that what is left over can be refused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Contents {
+    pub(crate) fields: BTreeMap<String, String>,
+    pub(crate) arrays: BTreeMap<String, Array>,
+}
+
+impl Contents {
+    pub(crate) fn set(&mut self, name: impl Into<String>, value: impl Display) {
+        self.fields.insert(name.into(), value.to_string());
+    }
+
+    /// An f64, exactly.
+    pub(crate) fn set_f64(&mut self, name: impl Into<String>, value: f64) {
+        self.set(name, format_args!("{:016x}", value.to_bits()));
+    }
+
+    pub(crate) fn text(&mut self, name: &str) -> Result<String> {
+        self.fields.remove(name).ok_or_else(|| missing(name))
+    }
+
+    pub(crate) fn get<T: FromStr>(&mut self, name: &str) -> Result<T> {
+        let text = self.text(name)?;
+        text.parse().map_err(|_| wrong(name, &text))
+    }
+
+    pub(crate) fn get_f64(&mut self, name: &str) -> Result<f64> {
+        let text = self.text(name)?;
+        let bits = if text.len() == 16 { u64::from_str_radix(&text, 16).ok() } else { None };
+        bits.map(f64::from_bits).ok_or_else(|| wrong(name, &text))
+    }
+
+    /// Checks that a field has this value.
+    pub(crate) fn same(&mut self, name: &str, expected: impl Display) -> Result<()> {
+        let (got, expected) = (self.text(name)?, expected.to_string());
+        if got == expected { Ok(()) } else { Err(Error::CheckpointMismatch { field: name.to_owned(), expected, got }) }
+    }
+
+    pub(crate) fn u32s(&mut self, name: &str) -> Result<Vec<u32>> {
+        match self.take(name)? {
+            Array::U32(x) => Ok(x),
+            other => Err(kind(name, "U32", &other)),
+        }
+    }
+
+    pub(crate) fn u64s(&mut self, name: &str) -> Result<Vec<u64>> {
+        match self.take(name)? {
+            Array::U64(x) => Ok(x),
+            other => Err(kind(name, "U64", &other)),
+        }
+    }
+
+    pub(crate) fn bf16s(&mut self, name: &str) -> Result<Vec<u16>> {
+        match self.take(name)? {
+            Array::Bf16(x) => Ok(x),
+            other => Err(kind(name, "BF16", &other)),
+        }
+    }
+
+    #[cfg(feature = "candle")]
+    pub(crate) fn f32s(&mut self, name: &str) -> Result<Vec<f32>> {
+        match self.take(name)? {
+            Array::F32(x) => Ok(x),
+            other => Err(kind(name, "F32", &other)),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Result<Array> {
+        self.arrays.remove(name).ok_or_else(|| missing(name))
+    }
+
+    /// Checks that everything was taken out.
+    pub(crate) fn empty(&self) -> Result<()> {
+        match self.fields.keys().chain(self.arrays.keys()).next() {
+            None => Ok(()),
+            Some(name) => Err(Error::CheckpointField { field: name.clone(), reason: "not known".to_owned() }),
+        }
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::CheckpointField { field: name.to_owned(), reason: "missing".to_owned() }
+}
+
+fn wrong(name: &str, text: &str) -> Error {
+    Error::CheckpointField { field: name.to_owned(), reason: format!("`{text}` is not a value it can have") }
+}
+
+fn kind(name: &str, expected: &str, got: &Array) -> Error {
+    let got = match got {
+        Array::U32(_) => "U32",
+        Array::U64(_) => "U64",
+        Array::Bf16(_) => "BF16",
+        Array::F32(_) => "F32",
+    };
+    Error::CheckpointField { field: name.to_owned(), reason: format!("expected {expected}, got {got}") }
+}

@@ -1,0 +1,83 @@
+//! Dequantize: each trit times the scale of its group.
+
+use super::Cpu;
+use super::simd::Simd;
+use super::split::{TILE, Tile, fold};
+use crate::error::Result;
+use crate::numerics::constants::GROUP;
+use crate::numerics::float::bf16_to_f32;
+use crate::op::Element;
+use crate::op::dequantize::{Dequantize, Item};
+use rayon::prelude::*;
+
+pub(super) fn dequantize<T: Element>(simd: Simd, op: &Dequantize, items: &mut [Item<'_, Cpu, T>]) -> Result<()> {
+    for item in items.iter() {
+        item.validate(op)?;
+    }
+    let elements: usize = items.iter().map(|i| i.out.len()).sum();
+    let run = |item: &mut Item<'_, Cpu, T>| {
+        let size = op.grouping.size(item.out.len());
+        let work = Work { words: item.words, scales: item.scales, out: &mut *item.out, start: 0, size };
+        fold(work, TILE, &|w| tile(simd, w), &|(), ()| ());
+    };
+    if elements <= TILE || items.len() < 2 {
+        items.iter_mut().for_each(run);
+    } else {
+        items.par_iter_mut().for_each(run);
+    }
+    Ok(())
+}
+
+struct Work<'a, T> {
+    words: &'a [u32],
+    /// All scales of the item: a tile may begin within a group.
+    scales: &'a [u16],
+    out: &'a mut [T],
+    /// Index of `out[0]` in the item.
+    start: usize,
+    size: usize,
+}
+
+impl<T: Element> Tile for Work<'_, T> {
+    fn elements(&self) -> usize {
+        self.out.len()
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        let (words, more_words) = self.words.split_at(at / GROUP * 2);
+        let (out, more) = self.out.split_at_mut(at);
+        let (scales, start, size) = (self.scales, self.start, self.size);
+        (
+            Work { words, scales, out, start, size },
+            Work { words: more_words, scales, out: more, start: start + at, size },
+        )
+    }
+}
+
+fn tile<T: Element>(simd: Simd, w: Work<'_, T>) {
+    let Work { words, scales, out, start, size } = w;
+    let mut at = 0;
+    while at < out.len() {
+        let i = start + at;
+        let end = (at + size - i % size).min(out.len());
+        let scale = scales.get(i / size).copied().unwrap_or(0);
+        simd.dequantize_run(words, at, bf16_to_f32(scale), &mut out[at..end]);
+        at = end;
+    }
+}
+
+/// `out` from the trits from element `start` of `words` on, all under one scale (f32 bits).
+pub(super) fn plain_run<T: Element>(words: &[u32], start: usize, scale: u32, out: &mut [T]) {
+    let values = [T::from_f32_bits(0), T::from_f32_bits(scale), T::from_f32_bits(scale ^ 0x8000_0000)];
+    for (i, out) in (start..).zip(out) {
+        let (pair, bit) = (i / GROUP * 2, i % GROUP);
+        let (plus, minus) = (words[pair] >> bit & 1, words[pair + 1] >> bit & 1);
+        *out = values[if plus == minus {
+            0
+        } else if plus == 1 {
+            1
+        } else {
+            2
+        }];
+    }
+}

@@ -1,0 +1,207 @@
+//! Update: weights and moments group by group, the gradient read out into 32 registers' worth and never stored.
+
+use super::Cpu;
+use super::split::{TILE, Tile, fold};
+use crate::error::Result;
+use crate::numerics::constants::{GROUP, domain};
+use crate::numerics::draw::{Position, draws};
+use crate::numerics::float::bf16_to_f32;
+use crate::numerics::level::read_out;
+use crate::numerics::pack::level;
+use crate::numerics::update;
+use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
+use crate::op::{Element, ElementType, Report};
+use rayon::prelude::*;
+
+pub(super) fn sgd<T: Element>(op: &Sgd, items: &mut [SgdItem<'_, Cpu, T>], guards: Option<&[Report]>) -> Result<()> {
+    op.validate()?;
+    items.iter().try_for_each(|item| item.validate(op))?;
+    if skipped(guards) {
+        return Ok(());
+    }
+    let elements = items.iter().map(|i| i.weights.len()).sum();
+    let (terms, nesterov) = (op.terms, op.nesterov);
+    let run = |item: &mut SgdItem<'_, Cpu, T>| {
+        let rule = Rule::new(&op.source, item.tensor);
+        let (gradient, weights, first) = (item.gradient.shorten(), &mut *item.weights, item.first);
+        match &mut item.momentum {
+            Some(b) => {
+                let work = Work { gradient, weights, state: [&mut **b], first, rule };
+                step(work, &|g, w, [b]| {
+                    let (w, b) = update::sgd(&terms, nesterov, g, w, b);
+                    (w, [b])
+                });
+            }
+            None => {
+                let work = Work { gradient, weights, state: [], first, rule };
+                step(work, &|g, w, []| (update::sgd(&terms, nesterov, g, w, 0.0).0, []));
+            }
+        }
+    };
+    each(items, elements, run);
+    Ok(())
+}
+
+pub(super) fn adamw<T: Element>(
+    op: &AdamW,
+    items: &mut [AdamWItem<'_, Cpu, T>],
+    guards: Option<&[Report]>,
+) -> Result<()> {
+    op.validate()?;
+    items.iter().try_for_each(|item| item.validate(op))?;
+    if skipped(guards) {
+        return Ok(());
+    }
+    let elements = items.iter().map(|i| i.weights.len()).sum();
+    let terms = op.terms;
+    let run = |item: &mut AdamWItem<'_, Cpu, T>| {
+        let rule = Rule::new(&op.source, item.tensor);
+        let state = [&mut *item.first_moment, &mut *item.second_moment];
+        let work = Work { gradient: item.gradient.shorten(), weights: &mut *item.weights, state, first: item.first, rule };
+        step(work, &|g, w, [m, v]| {
+            let (w, m, v) = update::adamw(&terms, g, w, m, v);
+            (w, [m, v])
+        });
+    };
+    each(items, elements, run);
+    Ok(())
+}
+
+fn skipped(guards: Option<&[Report]>) -> bool {
+    guards.is_some_and(|slots| slots.iter().any(|r| r.non_finite > 0))
+}
+
+fn each<I: Send>(items: &mut [I], elements: usize, run: impl Fn(&mut I) + Sync + Send) {
+    if elements <= TILE || items.len() < 2 {
+        items.iter_mut().for_each(run);
+    } else {
+        items.par_iter_mut().for_each(run);
+    }
+}
+
+/// What all blocks of an item share.
+#[derive(Clone, Copy)]
+struct Rule {
+    bits: u32,
+    block: usize,
+    factor: f32,
+    at: Position,
+}
+
+impl Rule {
+    fn new(source: &Source, tensor: u32) -> Self {
+        let at = source.draw.position(tensor, domain::WEIGHT);
+        Rule { bits: source.bits, block: source.block.get() as usize, factor: source.factor, at }
+    }
+}
+
+/// Blocks to update, with `S` buffers of state beside the weights.
+struct Work<'a, T, const S: usize> {
+    gradient: Gradient<'a, Cpu>,
+    weights: &'a mut [T],
+    state: [&'a mut [f32]; S],
+    first: u64,
+    rule: Rule,
+}
+
+impl<T: Element, const S: usize> Tile for Work<'_, T, S> {
+    fn elements(&self) -> usize {
+        self.weights.len()
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        let (rule, first) = (self.rule, self.first);
+        let (gradient, more_gradient) = match self.gradient {
+            Gradient::Packed { levels, scales } => {
+                let (levels, more) = levels.split_at(at / GROUP * rule.bits as usize);
+                let (scales, more_scales) = scales.split_at(at / rule.block);
+                (Gradient::Packed { levels, scales }, Gradient::Packed { levels: more, scales: more_scales })
+            }
+            Gradient::Dense(x) => {
+                let (x, more) = x.split_at(at);
+                (Gradient::Dense(x), Gradient::Dense(more))
+            }
+        };
+        let (weights, more_weights) = self.weights.split_at_mut(at);
+        let (mut more_state, mut i) = (std::array::from_fn(|_| Default::default()), 0);
+        let state = self.state.map(|s| {
+            let (s, more) = s.split_at_mut(at);
+            more_state[i] = more;
+            i += 1;
+            s
+        });
+        (
+            Work { gradient, weights, state, first, rule },
+            Work {
+                gradient: more_gradient,
+                weights: more_weights,
+                state: more_state,
+                first: first + at as u64,
+                rule,
+            },
+        )
+    }
+}
+
+/// A rule from gradient, weight and state to weight and state.
+trait Step<const S: usize>: Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync {}
+impl<const S: usize, F: Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync> Step<S> for F {}
+
+fn step<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) {
+    fold(work, TILE, &|w| tile(w, rule), &|(), ()| ());
+}
+
+fn tile<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) {
+    let Work { gradient, weights, mut state, first, rule: shared } = work;
+    let per = shared.block / GROUP;
+    for (g, weights) in weights.chunks_mut(GROUP).enumerate() {
+        let gradient = match gradient {
+            Gradient::Packed { levels, scales } => {
+                let words = shared.bits as usize;
+                levels_of(&shared, &levels[g * words..(g + 1) * words], scales[g / per])
+            }
+            Gradient::Dense(x) => dense(&x[g * GROUP..g * GROUP + weights.len()], shared.factor),
+        };
+        let mut state = state.each_mut().map(|s| &mut s[g * GROUP..g * GROUP + weights.len()]);
+        let mut new = [0.0f32; GROUP];
+        for (i, ((new, g), w)) in new.iter_mut().zip(gradient).zip(&*weights).enumerate() {
+            let old = std::array::from_fn(|j| state[j][i]);
+            let (w, next) = rule(g, f32::from_bits(w.to_f32_bits()), old);
+            *new = w;
+            for (s, next) in state.iter_mut().zip(next) {
+                s[i] = next;
+            }
+        }
+        if T::TYPE == ElementType::Bf16 {
+            let k = draws(&shared.at, (first / GROUP as u64) as u32 + g as u32);
+            for ((w, new), k) in weights.iter_mut().zip(new).zip(k) {
+                *w = T::from_f32_bits(bf16_to_f32(update::to_bf16(new.to_bits(), k)));
+            }
+        } else {
+            for (w, new) in weights.iter_mut().zip(new) {
+                *w = T::from_f32_bits(new.to_bits());
+            }
+        }
+    }
+}
+
+/// The gradient of a group; elements past the end read as whatever fields past the end hold, and are not used.
+#[inline(always)]
+fn levels_of(rule: &Rule, levels: &[u32], scale: u16) -> [f32; GROUP] {
+    let s = bf16_to_f32(scale);
+    let value = |l: i32| read_out(l, s, rule.factor);
+    match rule.bits {
+        4 => std::array::from_fn(|i| value((levels[i / 8] << (28 - 4 * (i % 8))) as i32 >> 28)),
+        8 => std::array::from_fn(|i| value((levels[i / 4] << (24 - 8 * (i % 4))) as i32 >> 24)),
+        bits => std::array::from_fn(|i| value(level(levels, bits, i))),
+    }
+}
+
+#[inline(always)]
+fn dense(x: &[f32], factor: f32) -> [f32; GROUP] {
+    let mut g = [0.0; GROUP];
+    for (g, x) in g.iter_mut().zip(x) {
+        *g = x * factor;
+    }
+    g
+}

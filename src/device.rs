@@ -1,1 +1,0 @@
-//! The run-time choice of a backend.

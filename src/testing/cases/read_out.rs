@@ -1,0 +1,131 @@
+//! Cases of read out.
+
+use super::{blocks, lengths, levels, scales, type_name};
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::op::Element;
+use crate::op::check;
+use crate::op::read_out::{BITS, Item, ReadOut as Op};
+use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
+use crate::testing::case::{Case, Found, Visit, by};
+use crate::testing::failure::{Difference, Failure};
+use crate::testing::options::Options;
+use crate::testing::values::Rng;
+use std::marker::PhantomData;
+
+/// Reads a list of levels or counts out.
+#[derive(Clone, Debug)]
+pub struct ReadOut<T> {
+    /// The parameters.
+    pub op: Op,
+    /// The elements, the levels and the scales of each tensor, and the guard it names.
+    pub tensors: Vec<(usize, Vec<u32>, Vec<u16>, Option<usize>)>,
+    /// Which of the guards count something.
+    pub guards: Vec<bool>,
+    /// A length made wrong on purpose.
+    pub spoil: Option<Spoil>,
+    /// The output type.
+    pub output: PhantomData<T>,
+}
+
+/// The buffers of a [`ReadOut`].
+pub struct Bound<B: Backend, T: Element> {
+    levels: Held<B, u32>,
+    scales: Held<B, u16>,
+    out: Held<B, T>,
+    guards: B::Reports,
+}
+
+impl<T: Element> Case for ReadOut<T> {
+    type Bound<B: Backend> = Bound<B, T>;
+
+    fn operation(&self) -> &'static str {
+        "read_out"
+    }
+
+    fn parameters(&self) -> String {
+        format!("{} {:?}", type_name::<T>(), self.op)
+    }
+
+    fn elements(&self) -> u64 {
+        self.tensors.iter().map(|t| t.0 as u64).sum()
+    }
+
+    fn bytes(&self) -> u64 {
+        let of = |n: usize, levels: &[u32], scales: &[u16]| n * size_of::<T>() + levels.len() * 4 + scales.len() * 2;
+        self.tensors.iter().map(|(n, levels, scales, _)| of(*n, levels, scales) as u64).sum()
+    }
+
+    fn bind<B: Backend>(&self, backend: &B, place: Place) -> Result<Bound<B, T>> {
+        let binder = Binder { memory: backend, place, spoil: self.spoil };
+        let mut guards = backend.reports(self.guards.len())?;
+        let bad = binder.hold("bad", [vec![f32::NAN; 3]])?;
+        let marked = self.guards.iter().enumerate().filter(|(_, marked)| **marked);
+        for (report, x) in marked.flat_map(|(slot, _)| bad.views().into_iter().flatten().map(move |x| (slot, x))) {
+            backend.check(&check::Check { weight: 1.0 }, &[check::Item { x, first: 0, report }], &mut guards)?;
+        }
+        Ok(Bound {
+            levels: binder.hold("levels", self.tensors.iter().map(|t| t.1.clone()))?,
+            scales: binder.hold("scales", self.tensors.iter().map(|t| t.2.clone()))?,
+            out: binder.poisoned("out", self.tensors.iter().map(|t| t.0))?,
+            guards,
+        })
+    }
+
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<Option<u64>> {
+        let inputs = bound.levels.views()?.into_iter().zip(bound.scales.views()?);
+        let outputs = bound.out.views_mut()?.into_iter().zip(&self.tensors);
+        let mut items: Vec<Item<'_, B, T>> =
+            inputs.zip(outputs).map(|((levels, scales), (out, t))| Item { levels, scales, out, guard: t.3 }).collect();
+        let guards = if self.guards.is_empty() { None } else { Some(&bound.guards) };
+        by(&mut items, singly, |items| backend.read_out(&self.op, items, guards))?;
+        Ok(None)
+    }
+
+    fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {
+        bound.levels.unchanged(backend)?;
+        bound.scales.unchanged(backend)?;
+        Ok(Found {
+            fields: vec![bound.out.read(backend, Layout::Elements)?],
+            reports: backend.read_reports(&bound.guards)?,
+        })
+    }
+
+    fn inputs(&self, tensor: usize, element: usize, _: usize) -> String {
+        let (n, levels, scales, guard) = &self.tensors[tensor];
+        let (bits, block) = (self.op.bits as usize, self.op.block.get() as usize);
+        let group = element / 32 * bits..(element / 32 + 1) * bits;
+        let scale = scales.get(element / block);
+        format!(
+            "element {element} of {n}: words of its group {:x?}, scale {scale:x?}, guard {guard:?}",
+            levels.get(group)
+        )
+    }
+}
+
+/// Walks over the cases.
+pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let mut rng = Rng::new(options.seed, 3);
+    let factors = [1.0, 1.0 / 3.0, -0.1, 65_536.0, 1.0 / 65_536.0, 1.5e-20];
+    for &bits in BITS {
+        for (number, block) in blocks().enumerate() {
+            for (factor, guarded) in factors.into_iter().zip([false, true].into_iter().cycle()) {
+                // Without the full budget every block size meets two factors, every factor some block sizes.
+                if !options.is_full() && !rng.below(3).is_multiple_of(3) {
+                    continue;
+                }
+                let op = Op { bits, block, factor };
+                let largest = if number % 2 == 0 { 0x4f80 } else { 0x7e80 };
+                let mut tensor = |(i, n): (usize, usize)| {
+                    let words = levels(&mut rng, bits, n);
+                    (n, words, scales(&mut rng, block.blocks(n), largest), (guarded && i % 3 > 0).then_some(i % 5))
+                };
+                let tensors =
+                    lengths(options, block.get() as usize, 0).into_iter().enumerate().map(&mut tensor).collect();
+                let guards = if guarded { vec![false, true, false, true, true] } else { Vec::new() };
+                visit.visit(&ReadOut::<T> { op, tensors, guards, spoil: None, output: PhantomData })?;
+            }
+        }
+    }
+    Ok(())
+}

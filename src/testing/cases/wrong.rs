@@ -1,0 +1,311 @@
+//! Calls with one wrong argument each: the error must be the reference's, field by field, and nothing may change.
+
+use super::{
+    AccumulateAdaptive, AccumulateExact, Check, Conversion, Convert, Dequantize, Given, Look, Merge, Pack, Quantize,
+    ReadOut, Reduce, Reduction, Unpack, WindowScales, list, side, trits,
+};
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::numerics::constants::{ELEMENTS_MAX, MICRO_BATCHES_MAX};
+use crate::numerics::pack::words;
+use crate::op::accumulate::{Adaptive, Exact, Merge as MergeOp, WindowScales as ScalesOp};
+use crate::op::quantize::{Quantize as QuantizeOp, Rule, Threshold};
+use crate::op::{BlockSize, Draw, Element, Grouping};
+use crate::testing::arena::{Place, Spoil};
+use crate::testing::case::{Case, Found, Visit};
+use crate::testing::failure::{Difference, Failure};
+use crate::testing::options::Options;
+use crate::testing::values::{Pattern, Rng};
+use std::marker::PhantomData;
+
+/// A case that must fail, and why.
+#[derive(Clone, Debug)]
+pub struct Wrong<C> {
+    /// The call.
+    pub case: C,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl<C: Case> Case for Wrong<C> {
+    type Bound<B: Backend> = C::Bound<B>;
+
+    fn operation(&self) -> &'static str {
+        self.case.operation()
+    }
+
+    fn parameters(&self) -> String {
+        format!("wrong: {}, {}", self.why, self.case.parameters())
+    }
+
+    fn elements(&self) -> u64 {
+        0
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+
+    fn must_fail(&self) -> bool {
+        true
+    }
+
+    fn bind<B: Backend>(&self, backend: &B, place: Place) -> Result<C::Bound<B>> {
+        self.case.bind(backend, place)
+    }
+
+    fn call<B: Backend>(&self, backend: &B, bound: &mut C::Bound<B>, step: usize, _: bool) -> Result<Option<u64>> {
+        // In one list always: one by one, the items before the wrong one would be done.
+        self.case.call(backend, bound, step, false)
+    }
+
+    fn collect<B: Backend>(&self, backend: &B, bound: &C::Bound<B>) -> Result<Found, Difference> {
+        self.case.collect(backend, bound)
+    }
+
+    fn inputs(&self, tensor: usize, element: usize, step: usize) -> String {
+        self.case.inputs(tensor, element, step)
+    }
+}
+
+/// Makes cases wrong and hands them on.
+struct Spoiler<'a, V, C> {
+    good: C,
+    visit: &'a mut V,
+}
+
+impl<V: Visit, C: Case + Clone> Spoiler<'_, V, C> {
+    /// With one change.
+    fn with(&mut self, why: impl Into<String>, change: impl FnOnce(&mut C)) -> Result<(), Box<Failure>> {
+        let mut case = self.good.clone();
+        change(&mut case);
+        self.visit.visit(&Wrong { case, why: why.into() })
+    }
+
+    /// With each of these buffers one element longer, and one shorter.
+    fn lengths(
+        &mut self,
+        roles: &[&'static str],
+        tensor: usize,
+        spoil: impl Fn(&mut C) -> &mut Option<Spoil>,
+    ) -> Result<(), Box<Failure>> {
+        for &role in roles {
+            for by in [1, -1] {
+                let change = |c: &mut C| *spoil(c) = Some(Spoil { role, tensor, by });
+                self.with(format!("`{role}` of tensor {tensor} {by:+}"), change)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lengths of the lists; the last tensor is the one made wrong.
+const SHAPES: [(usize, Pattern); 3] = [(96, Pattern::Normal), (130, Pattern::Normal), (64, Pattern::Normal)];
+const LAST: usize = SHAPES.len() - 1;
+
+fn given<T: Element>(rng: &mut Rng) -> Vec<Given<T>> {
+    list(rng, &SHAPES, 64)
+}
+
+/// Walks over the wrong calls of one operation.
+pub(super) fn each(operation: &str, options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let mut rng = Rng::new(options.seed, 40);
+    match operation {
+        "quantize" => quantize(&mut rng, visit),
+        "dequantize" => dequantize(&mut rng, visit),
+        "accumulate_adaptive" => adaptive(&mut rng, visit),
+        "accumulate_exact" => exact(&mut rng, visit),
+        "look" => look(&mut rng, visit),
+        "window_scales" => scales(visit),
+        "merge" => merge(visit),
+        "read_out" => read_out(&mut rng, visit),
+        "check" => check(&mut rng, visit),
+        "pack" => pack(visit),
+        "unpack" => unpack(&mut rng, visit),
+        "split_planes" => convert(Conversion::SplitPlanes, &["words", "plus", "minus"], visit),
+        "join_planes" => convert(Conversion::JoinPlanes, &["words", "plus", "minus"], visit),
+        "planes_to_fields" => convert(Conversion::PlanesToFields, &["words", "fields"], visit),
+        "fields_to_planes" => convert(Conversion::FieldsToPlanes, &["words", "fields"], visit),
+        "dot" => reduce(&mut rng, Reduction::Dot, &["words_a", "words_b", "scales_a", "scales_b"], visit),
+        "squared_norm" => reduce(&mut rng, Reduction::SquaredNorm(4), &["words_a", "scales_a"], visit),
+        _ => Ok(()),
+    }
+}
+
+const TOO_LATE: Draw = Draw { seed: 1, step: 1, micro_batch: MICRO_BATCHES_MAX };
+
+fn quantize(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let op = QuantizeOp::stochastic(Draw::new(1, 2));
+    let good = Quantize::<f32> { op, tensors: given(rng), slots: 6, spoil: None };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["words", "scales"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 6)?;
+    spoiler.with("first not on a block", |c| c.tensors[LAST].first = 32)?;
+    spoiler.with("end past the last element", |c| c.tensors[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("first near 2^64", |c| c.tensors[LAST].first = u64::MAX - 63)?;
+    spoiler.with("rows do not divide", |c| c.op.grouping = Grouping::Row(7))?;
+    spoiler.with("rows of nothing", |c| c.op.grouping = Grouping::Row(0))?;
+    spoiler.with("micro-batch", |c| c.op.rule = Rule::Stochastic { draw: TOO_LATE, clip: None })?;
+    for clip in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let draw = Draw::new(1, 2);
+        spoiler.with(format!("clip {clip}"), |c| c.op.rule = Rule::Stochastic { draw, clip: Some(clip) })?;
+    }
+    for t in [-1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        spoiler.with(format!("threshold {t}"), |c| c.op.rule = Rule::Threshold(Threshold::Given(t)))?;
+        spoiler.with(format!("factor {t}"), |c| c.op.rule = Rule::Threshold(Threshold::Mean(t)))?;
+    }
+    Ok(())
+}
+
+fn dequantize(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let tensors = SHAPES.map(|(n, _)| (n, trits(rng, n, 20), vec![0x3f80; n.div_ceil(64)])).into();
+    let mut spoiler = Spoiler {
+        good: Dequantize::<f32> { op: Default::default(), tensors, spoil: None, output: PhantomData },
+        visit,
+    };
+    spoiler.lengths(&["words", "scales"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("output of another block", |c| c.spoil = Some(Spoil { role: "out", tensor: LAST, by: 1 }))?;
+    spoiler.with("rows do not divide", |c| c.op.grouping = Grouping::Row(7))
+}
+
+fn adaptive(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let op = Adaptive { bits: 4, block: BlockSize::default(), draw: Draw::new(3, 4), weight: 1.0 };
+    let mut spoiler = Spoiler { good: AccumulateAdaptive::<f32>::new(vec![(op, given(rng))]), visit };
+    spoiler.lengths(&["levels", "scales"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.batches[0].1[LAST].slot = c.slots)?;
+    spoiler.with("first not on a block", |c| c.batches[0].1[LAST].first = 32)?;
+    spoiler.with("end past the last element", |c| c.batches[0].1[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("micro-batch", |c| c.batches[0].0.draw = TOO_LATE)?;
+    for bits in [0, 1, 3, 16, 32, u32::MAX] {
+        spoiler.with(format!("{bits} bits"), |c| c.batches[0].0.bits = bits)?;
+    }
+    for weight in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        spoiler.with(format!("weight {weight}"), |c| c.batches[0].0.weight = weight)?;
+    }
+    Ok(())
+}
+
+fn exact(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let op = Exact { bits: 4, block: BlockSize::default(), draw: Draw::new(3, 4), weight: 1.0, held: 0 };
+    let mut spoiler = Spoiler { good: AccumulateExact::<f32>::new(vec![(op, given(rng))]), visit };
+    spoiler.lengths(&["counts", "scales", "seen"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.batches[0].1[LAST].slot = c.slots)?;
+    spoiler.with("first not on a block", |c| c.batches[0].1[LAST].first = 32)?;
+    spoiler.with("end past the last element", |c| c.batches[0].1[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("micro-batch", |c| c.batches[0].0.draw = TOO_LATE)?;
+    for (bits, held) in [(4, 7), (8, 127), (16, 32_767), (16, u32::MAX)] {
+        let change = |c: &mut AccumulateExact<f32>| (c.batches[0].0.bits, c.batches[0].0.held) = (bits, held);
+        spoiler.with(format!("{held} held at {bits} bits"), change)?;
+    }
+    for bits in [0, 2, 3, 32, u32::MAX] {
+        spoiler.with(format!("{bits} bits"), |c| c.batches[0].0.bits = bits)?;
+    }
+    for weight in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        spoiler.with(format!("weight {weight}"), |c| c.batches[0].0.weight = weight)?;
+    }
+    Ok(())
+}
+
+fn look(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let op = crate::op::accumulate::Look { block: BlockSize::default(), weight: 1.0 };
+    let seen = SHAPES.map(|(n, _)| vec![0; n.div_ceil(64)]).into();
+    let mut spoiler = Spoiler { good: Look::<f32> { op, tensors: given(rng), seen, slots: 6, spoil: None }, visit };
+    spoiler.lengths(&["seen"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 6)?;
+    for weight in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        spoiler.with(format!("weight {weight}"), |c| c.op.weight = weight)?;
+    }
+    Ok(())
+}
+
+fn scales(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let good = WindowScales { op: ScalesOp { headroom: 1.0 }, seen: vec![vec![0x3f80; 5]], spoil: None };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["seen", "scales"], 0, |c| &mut c.spoil)?;
+    for headroom in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        spoiler.with(format!("headroom {headroom}"), |c| c.op.headroom = headroom)?;
+    }
+    Ok(())
+}
+
+fn merge(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let counts = vec![(vec![0x1111_1111; 8], vec![0x2222_2222; 8])];
+    let good = Merge { op: MergeOp { bits: 4, held: 2, added: 1 }, counts, spoil: None };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["from", "into"], 0, |c| &mut c.spoil)?;
+    for (bits, held, added) in [(2, 0, 0), (5, 1, 1), (4, 7, 1), (4, 0, 8), (8, 64, 64), (16, u32::MAX, u32::MAX)] {
+        spoiler.with(format!("{held} + {added} at {bits} bits"), |c| c.op = MergeOp { bits, held, added })?;
+    }
+    Ok(())
+}
+
+fn read_out(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let op = crate::op::read_out::ReadOut { bits: 4, block: BlockSize::default(), factor: 1.0 };
+    let tensors = SHAPES.map(|(n, _)| (n, super::levels(rng, 4, n), vec![0x3f80; n.div_ceil(64)], None)).into();
+    let guards = vec![true; 2];
+    let good = ReadOut::<f32> { op, tensors, guards, spoil: None, output: PhantomData };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["levels", "scales"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("output of another block", |c| c.spoil = Some(Spoil { role: "out", tensor: LAST, by: 1 }))?;
+    spoiler.with("guard past the last", |c| c.tensors[LAST].3 = Some(2))?;
+    spoiler.with("guard without guards", |c| (c.tensors[LAST].3, c.guards) = (Some(0), Vec::new()))?;
+    for bits in [0, 3, 32, u32::MAX] {
+        spoiler.with(format!("{bits} bits"), |c| c.op.bits = bits)?;
+    }
+    for factor in [f32::NAN, f32::INFINITY] {
+        spoiler.with(format!("factor {factor}"), |c| c.op.factor = factor)?;
+    }
+    Ok(())
+}
+
+fn check(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let mut tensors = given::<f32>(rng);
+    tensors[0].x[3] = f32::NAN;
+    let good = Check { op: crate::op::check::Check { weight: 1.0 }, tensors, slots: 6, spoil: None };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 6)?;
+    for weight in [f32::NAN, f32::INFINITY] {
+        spoiler.with(format!("weight {weight}"), |c| c.op.weight = weight)?;
+    }
+    Ok(())
+}
+
+fn pack(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let mut spoiler = Spoiler { good: Pack { trits: vec![vec![1, -1, 5, 0]], slot: 1, spoil: None }, visit };
+    spoiler.lengths(&["words"], 0, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.slot = 4)
+}
+
+fn unpack(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let good = Unpack { tensors: vec![(64, trits(rng, 64, 50))], slot: 1, spoil: None };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["words"], 0, |c| &mut c.spoil)?;
+    spoiler.with("trits of another group", |c| c.spoil = Some(Spoil { role: "trits", tensor: 0, by: 1 }))?;
+    spoiler.with("slot past the last", |c| c.slot = 4)
+}
+
+fn convert(conversion: Conversion, roles: &[&'static str], visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let good = Convert { conversion, words: vec![vec![0x1234_5678; 6]], spoil: None };
+    Spoiler { good, visit }.lengths(roles, 0, |c| &mut c.spoil)
+}
+
+fn reduce(
+    rng: &mut Rng,
+    reduction: Reduction,
+    roles: &[&'static str],
+    visit: &mut impl Visit,
+) -> Result<(), Box<Failure>> {
+    let (grouping, n) = (Grouping::default(), 130);
+    let bits = if let Reduction::SquaredNorm(bits) = reduction { bits } else { 2 };
+    debug_assert_eq!(side(rng, bits, grouping, n).0.len(), words(n, bits));
+    let sides = [side(rng, bits, grouping, n), side(rng, bits, grouping, n)];
+    let mut spoiler = Spoiler { good: Reduce { reduction, grouping, n, sides, spoil: None }, visit };
+    spoiler.lengths(roles, 0, |c| &mut c.spoil)?;
+    spoiler.with("rows do not divide", |c| c.grouping = Grouping::Row(7))?;
+    if reduction != Reduction::Dot {
+        for bits in [0, 3, 32] {
+            spoiler.with(format!("{bits} bits"), |c| c.reduction = Reduction::SquaredNorm(bits))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Checkpoints of an accumulator: the same bits back, and every damaged file refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use trigrad::accumulator::{Accumulator, Config, Format, NonFinite, Reduce, Scales, Spec, State};
+use trigrad::cpu::Cpu;
+use trigrad::{Error, Result};
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+fn specs() -> Vec<Spec> {
+    vec![Spec::new("layer \"one\".weight", [3, 7]), Spec::new("bias", [5])]
+}
+
+fn make(cpu: Cpu, format: Format) -> Accumulator<Cpu> {
+    Accumulator::new(cpu, &specs(), Config { format, seed: u64::MAX, ..Config::default() }).unwrap()
+}
+
+fn go(sum: &mut Accumulator<Cpu>, from: usize, to: usize) -> Result<()> {
+    for k in from..to {
+        let w: Vec<f32> = (0..21).map(|i| ((i * 31 + k * 17) % 23) as f32 - 11.0).collect();
+        let b = [k as f32, -1.0, 0.5, f32::NAN, 2.0];
+        let b = if k == 2 { &b[..] } else { &[0.25f32; 5][..] };
+        sum.accumulate(&[(0usize, w[..].into()), (1, b.into())], 0.5 + k as f32)?;
+        if k % 5 == 4 {
+            sum.reset()?;
+        }
+    }
+    Ok(())
+}
+
+const FORMATS: [Format; 4] = [
+    Format::Adaptive { bits: 2 },
+    Format::Adaptive { bits: 8 },
+    Format::Exact { bits: 4, scales: Scales::FirstLook { headroom: 2.0 } },
+    Format::Exact { bits: 16, scales: Scales::LastWindow { headroom: 1.5 } },
+];
+
+#[test]
+fn any_cut_gives_the_same_bits_and_keeps_what_was_found() -> Result<()> {
+    for (f, format) in FORMATS.into_iter().enumerate() {
+        for cut in 0..12 {
+            let mut whole = make(Cpu::new(), format);
+            go(&mut whole, 0, 12)?;
+            let mut first = make(Cpu::new(), format);
+            go(&mut first, 0, cut)?;
+            let file = path(&format!("cut-{f}-{cut}.safetensors"));
+            first.save(&file)?;
+            let mut second = make(Cpu::plain(), format);
+            go(&mut second, 0, 3)?;
+            second.load(&file)?;
+            assert_eq!(second.state()?, first.state()?);
+            // The NaN of micro-batch 2 marks the window until its reset.
+            let marked = second.read_out::<usize, f32>(Reduce::Sum, &mut []).is_err();
+            assert_eq!(marked, (3..5).contains(&cut));
+            go(&mut second, cut, 12)?;
+            assert_eq!(second.state()?, whole.state()?);
+            fs::remove_file(file).unwrap();
+        }
+    }
+    Ok(())
+}
+
+/// Loading `bytes` must fail and change nothing.
+fn refused(sum: &mut Accumulator<Cpu>, state: &State, file: &Path, bytes: &[u8], what: &str) -> Error {
+    fs::write(file, bytes).unwrap();
+    let e = sum.load(file).err().unwrap_or_else(|| panic!("{what}: loaded"));
+    assert_eq!(&sum.state().unwrap(), state, "{what}");
+    e
+}
+
+#[test]
+fn every_byte_changed_and_every_truncation_is_refused() -> Result<()> {
+    let file = path("damaged.safetensors");
+    let mut saved = make(Cpu::new(), FORMATS[2]);
+    go(&mut saved, 0, 2)?;
+    saved.save(&file)?;
+    let bytes = fs::read(&file).unwrap();
+    let mut sum = make(Cpu::new(), FORMATS[2]);
+    go(&mut sum, 3, 4)?;
+    let state = sum.state()?;
+    let (mut corrupted, mut truncated) = (0, 0);
+    for i in 0..bytes.len() {
+        for bit in [1u8, 0x20, 0x80] {
+            let mut bad = bytes.clone();
+            bad[i] ^= bit;
+            let e = refused(&mut sum, &state, &file, &bad, &format!("byte {i} ^ {bit}"));
+            corrupted += usize::from(matches!(e, Error::CheckpointCorrupted { .. }));
+        }
+    }
+    for n in 0..bytes.len() {
+        let e = refused(&mut sum, &state, &file, &bytes[..n], &format!("{n} bytes"));
+        truncated += usize::from(matches!(e, Error::CheckpointTruncated { .. }));
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    refused(&mut sum, &state, &file, &longer, "one byte more");
+    assert!(corrupted > bytes.len() * 2, "{corrupted} of {} say so", 3 * bytes.len());
+    assert_eq!(truncated, bytes.len());
+    fs::write(&file, &bytes).unwrap();
+    sum.load(&file)?;
+    assert_eq!(sum.state()?, saved.state()?);
+    Ok(())
+}
+
+#[test]
+fn other_files_are_refused_by_what_they_are() -> Result<()> {
+    let mut sum = make(Cpu::new(), FORMATS[0]);
+    go(&mut sum, 0, 2)?;
+    let state = sum.state()?;
+    let file = path("other.safetensors");
+    let e = refused(&mut sum, &state, &file, b"PK\x03\x04 a zip file, say", "zip");
+    assert!(matches!(e, Error::NotACheckpoint { .. }), "{e}");
+    let model = safetensors::serialize(
+        [("w", safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![4], &[1, 2, 3, 4]).unwrap())],
+        None,
+    );
+    let e = refused(&mut sum, &state, &file, &model.unwrap(), "a model");
+    assert!(matches!(e, Error::NotACheckpoint { .. }), "{e}");
+    assert!(matches!(sum.load(path("nowhere/none")), Err(Error::Io { .. })));
+
+    let mut wider = Accumulator::new(
+        Cpu::new(),
+        &[Spec::new("layer \"one\".weight", [7, 3]), Spec::new("bias", [5])],
+        Config { seed: u64::MAX, format: FORMATS[0], ..Config::default() },
+    )?;
+    sum.save(&file)?;
+    assert!(matches!(wider.load(&file).unwrap_err().root(), Error::Shape { .. }));
+    let renamed = [Spec::new("weight", [3, 7]), Spec::new("bias", [5])];
+    let config = Config { seed: u64::MAX, format: FORMATS[0], ..Config::default() };
+    let mut renamed = Accumulator::new(Cpu::new(), &renamed, config)?;
+    assert!(matches!(renamed.load(&file), Err(Error::UnknownTensor { .. })));
+    let zero = Config { non_finite: NonFinite::Zero, ..config };
+    let e = Accumulator::new(Cpu::new(), &specs(), zero)?.load(&file).unwrap_err();
+    assert!(matches!(e, Error::CheckpointMismatch { ref field, .. } if field == "config.non_finite"), "{e}");
+
+    // A later version, rightly summed, is told apart from damage.
+    let text = fs::read(&file).unwrap();
+    let at = text.windows(13).position(|w| w == b"\"version\":\"1\"").unwrap();
+    let mut later = text;
+    later[at + 11] = b'2';
+    let sum_at = later.windows(12).position(|w| w == b"\"checksum\":\"").unwrap() + 12;
+    later[sum_at..sum_at + 8].copy_from_slice(b"00000000");
+    let crc = format!("{:08x}", crc32fast::hash(&later));
+    later[sum_at..sum_at + 8].copy_from_slice(crc.as_bytes());
+    let e = refused(&mut sum, &state, &file, &later, "a later version");
+    assert!(matches!(e, Error::CheckpointVersion { ref got, known: 1 } if got == "2"), "{e}");
+    Ok(())
+}
+
+#[test]
+fn a_failed_write_leaves_the_file_there_was() -> Result<()> {
+    let folder = path("a-folder");
+    fs::create_dir_all(&folder).unwrap();
+    let sum = make(Cpu::new(), FORMATS[1]);
+    assert!(matches!(sum.save(&folder), Err(Error::Io { .. })), "a folder can not be replaced by a file");
+    assert!(folder.is_dir());
+    assert!(sum.save(path("no/such/folder/file")).is_err());
+    let left: Vec<_> = fs::read_dir(env!("CARGO_TARGET_TMPDIR")).unwrap().flatten().collect();
+    assert!(left.iter().all(|f| !f.file_name().to_string_lossy().contains("a-folder.")), "nothing is left behind");
+    Ok(())
+}

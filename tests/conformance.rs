@@ -1,0 +1,38 @@
+//! The conformance suite on the backends that every machine has.
+
+use trigrad::cpu::Cpu;
+use trigrad::testing::{Options, Reference, conformance};
+
+/// The suite holds for the specification itself: no case depends on what outputs held before, and none fails.
+#[test]
+fn reference() {
+    let covered = conformance(&Reference, &Options::default().seed(1)).unwrap();
+    assert!(covered.operations.len() == trigrad::testing::cases::OPERATIONS.len(), "{covered}");
+}
+
+#[test]
+fn cpu_plain() {
+    println!("{}", conformance(&Cpu::plain(), &Options::default()).unwrap());
+}
+
+#[test]
+fn cpu_fastest() {
+    println!("{}", conformance(&Cpu::new(), &Options::default().seed(2)).unwrap());
+}
+
+/// Another number of threads is another launch shape.
+#[test]
+fn cpu_on_one_thread_and_on_five() {
+    for threads in [1, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| conformance(&Cpu::new(), &Options::default().seed(3))).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "minutes: the full budget"]
+fn cpu_full() {
+    for cpu in [Cpu::plain(), Cpu::new()] {
+        println!("{}", conformance(&cpu, &Options::default().full()).unwrap());
+    }
+}
