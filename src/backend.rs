@@ -1,4 +1,5 @@
-//! The two traits a backend implements: [`Memory`] for buffers and views, [`Backend`] for the operations on them.
+//! The traits a backend implements: [`Memory`] for buffers and views, [`Backend`] for the operations on them, and
+//! [`Update`] for weight updates.
 //!
 //! Views are the native ones (`&[T]`, a CUDA device pointer with a stream, a range of a wgpu buffer), so whoever
 //! holds raw buffers needs no wrapper. Every operation takes a list of items: a whole model in one call.
@@ -241,7 +242,17 @@ pub trait Backend: Memory {
         levels: Self::View<'_, u32>,
         scales: Self::View<'_, u16>,
     ) -> Result<f64>;
+}
 
+/// Weight updates straight from levels and scales. A trait of its own because its promise is another one: f32
+/// operations of a stated order ([`crate::numerics::update`]), which the CPU and CUDA do with the same bits and WGSL, which
+/// promises neither exact division nor exact roots, only nearly.
+///
+/// # Errors
+///
+/// As for [`Backend`].
+#[expect(clippy::missing_errors_doc, reason = "said once, above, for all operations")]
+pub trait Update: Backend {
     /// Weights follow their gradients by SGD, in place. Where `guards` are given and any of their slots counts
     /// non-finite elements, nothing is changed: the step is skipped without waiting.
     fn update_sgd<T: Element>(

@@ -16,6 +16,7 @@
 mod arm;
 mod memory;
 mod operations;
+mod update;
 
 use crate::backend::Memory;
 use crate::cpu::Cpu;
