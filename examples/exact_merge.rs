@@ -4,6 +4,8 @@
 //! cargo run --release --example exact_merge
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use trigrad::accumulator::{Accumulator, Config, Format, Reduce, Scales, Spec};
 use trigrad::cpu::Cpu;
 

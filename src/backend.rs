@@ -1,10 +1,9 @@
-//! The traits a backend implements: [`Memory`] for buffers and views, [`Backend`] for the operations on them, and
-//! [`Update`] for weight updates.
+//! The two traits a backend implements: [`Memory`] for buffers and views, [`Backend`] for the operations on them.
 //!
 //! Views are the native ones (`&[T]`, a CUDA device pointer with a stream, a range of a wgpu buffer), so whoever
 //! holds raw buffers needs no wrapper. Every operation takes a list of items: a whole model in one call.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::{self, Element, Report};
 use bytemuck::Pod;
 use std::ops::Range;
@@ -242,25 +241,19 @@ pub trait Backend: Memory {
         levels: Self::View<'_, u32>,
         scales: Self::View<'_, u16>,
     ) -> Result<f64>;
-}
 
-/// Weight updates straight from levels and scales. A trait of its own because its promise is another one: f32
-/// operations of a stated order ([`crate::numerics::update`]), which the CPU and CUDA do with the same bits and WGSL, which
-/// promises neither exact division nor exact roots, only nearly.
-///
-/// # Errors
-///
-/// As for [`Backend`].
-#[expect(clippy::missing_errors_doc, reason = "said once, above, for all operations")]
-pub trait Update: Backend {
     /// Weights follow their gradients by SGD, in place. Where `guards` are given and any of their slots counts
-    /// non-finite elements, nothing is changed: the step is skipped without waiting.
+    /// non-finite elements, nothing is changed: the step is skipped without waiting. A backend without this operation
+    /// answers [`Error::Unsupported`].
     fn update_sgd<T: Element>(
         &self,
         op: &op::update::Sgd,
         items: &mut [op::update::SgdItem<'_, Self, T>],
         guards: Option<&Self::Reports>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let _ = (op, items, guards);
+        Err(Error::Unsupported { operation: "update_sgd", device: self.name() })
+    }
 
     /// Weights follow their gradients by AdamW, in place; `guards` as for [`update_sgd`](Self::update_sgd).
     fn update_adamw<T: Element>(
@@ -268,5 +261,8 @@ pub trait Update: Backend {
         op: &op::update::AdamW,
         items: &mut [op::update::AdamWItem<'_, Self, T>],
         guards: Option<&Self::Reports>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let _ = (op, items, guards);
+        Err(Error::Unsupported { operation: "update_adamw", device: self.name() })
+    }
 }

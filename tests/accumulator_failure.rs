@@ -1,5 +1,7 @@
 //! A device that fails in the middle of a call: the window is refused until reset, and never read half-updated.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use bytemuck::Pod;
 use std::cell::Cell;
 use std::ops::Range;
@@ -79,6 +81,12 @@ impl Memory for Failing {
         range: Range<usize>,
     ) -> Option<Self::ViewMut<'_, T>> {
         view.get_mut(range)
+    }
+    fn split_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        at: usize,
+    ) -> Option<(Self::ViewMut<'_, T>, Self::ViewMut<'_, T>)> {
+        view.split_at_mut_checked(at)
     }
     fn len<T: Pod + Send + Sync>(view: &Self::View<'_, T>) -> usize {
         view.len()

@@ -1,5 +1,7 @@
 //! candle tensors in and out: types, layouts, variables, and errors that change nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Module, Optimizer, VarBuilder, VarMap, linear};
 use std::collections::HashMap;

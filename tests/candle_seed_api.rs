@@ -2,6 +2,8 @@
 //! unit tests, integration test and documented use, in the order of its files. What follows `mod corrected` holds the
 //! meaning that is corrected here.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
@@ -186,6 +188,25 @@ fn test_stochastic_vs_deterministic() {
     let result_deterministic = acc_deterministic.get_accumulated().unwrap();
     assert_eq!(result_stochastic.len(), 3);
     assert_eq!(result_deterministic.len(), 3);
+}
+
+/// Every path the original exports these names under.
+mod paths {
+    use trigrad::config::TernaryConfig;
+    use trigrad::error::{OptimError, Result};
+    use trigrad::ternary::{TernaryGradientAccumulator, TernaryOptimizerWrapper};
+
+    fn made(config: TernaryConfig) -> Result<TernaryGradientAccumulator> {
+        let device = candle_core::Device::Cpu;
+        TernaryOptimizerWrapper::new(&super::create_param_shapes(), config.clone(), &device)?;
+        TernaryGradientAccumulator::new(&super::create_param_shapes(), config, &device)
+    }
+
+    #[test]
+    fn every_path_of_the_original_is_there() {
+        let e: OptimError = made(TernaryConfig::default().with_accumulation_steps(0)).map(|_| ()).unwrap_err();
+        assert!(matches!(e, OptimError::Parameter { .. }));
+    }
 }
 
 /// The integration test of the original: names and shapes come back.

@@ -1,7 +1,7 @@
 //! The fused updates against the spec, element by element, and against splitting.
 
 use half::bf16;
-use trigrad::backend::{Memory, Update};
+use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;
 use trigrad::numerics::constants::domain;
 use trigrad::numerics::draw::draws;

@@ -1,4 +1,4 @@
 //! What the training examples share: statistics over seeds, and a chart.
 
-pub mod plot;
-pub mod stats;
+pub(crate) mod plot;
+pub(crate) mod stats;

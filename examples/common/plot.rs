@@ -6,9 +6,9 @@ use plotters::style::{FontStyle, register_font};
 use std::path::Path;
 
 /// A named line.
-pub struct Curve {
-    pub name: String,
-    pub points: Vec<(f64, f64)>,
+pub(crate) struct Curve {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 const COLORS: [RGBColor; 8] = [
@@ -23,7 +23,7 @@ const COLORS: [RGBColor; 8] = [
 ];
 
 /// Draws lines with a legend; the y axis is logarithmic.
-pub fn lines(path: &Path, title: &str, x: &str, y: &str, curves: &[Curve]) -> Result<()> {
+pub(crate) fn lines(path: &Path, title: &str, x: &str, y: &str, curves: &[Curve]) -> Result<()> {
     register_font("sans-serif", FontStyle::Normal, include_bytes!("../fonts/DejaVuSansMono.ttf"))
         .map_err(|_| anyhow!("the font in examples/fonts can not be read"))?;
     let points = || curves.iter().flat_map(|c| &c.points).filter(|p| p.1.is_finite() && p.1 > 0.0);

@@ -12,25 +12,25 @@ const WHOLE: &str = "/usr/share/datasets/fashion-mnist";
 const PART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/fashion-mnist");
 
 /// Pixels of an image.
-pub const PIXELS: usize = 784;
+pub(crate) const PIXELS: usize = 784;
 /// Kinds of clothing.
-pub const CLASSES: usize = 10;
+pub(crate) const CLASSES: usize = 10;
 
 /// Images as rows of 784 numbers from 0 to 1, and what they show.
-pub struct Images {
-    pub pixels: Vec<f32>,
-    pub labels: Vec<u32>,
+pub(crate) struct Images {
+    pub(crate) pixels: Vec<f32>,
+    pub(crate) labels: Vec<u32>,
 }
 
 /// What is trained on, what is tested on, and where it came from.
-pub struct Data {
-    pub train: Images,
-    pub test: Images,
-    pub source: String,
+pub(crate) struct Data {
+    pub(crate) train: Images,
+    pub(crate) test: Images,
+    pub(crate) source: String,
 }
 
 impl Images {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.labels.len()
     }
 
@@ -41,7 +41,7 @@ impl Images {
 
 /// The whole set, 60,000 and 10,000, where it is installed (or in a folder given); else the 10,000 images of the
 /// repository, 8,000 and 2,000.
-pub fn load(folder: Option<&Path>) -> Result<Data> {
+pub(crate) fn load(folder: Option<&Path>) -> Result<Data> {
     let whole = folder.map_or_else(|| PathBuf::from(WHOLE), Path::to_path_buf);
     if folder.is_some() || find(&whole, "train-images-idx3-ubyte").is_some() {
         return Ok(Data {

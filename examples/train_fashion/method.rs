@@ -8,7 +8,7 @@ use trigrad::accumulator::{Config, Format, Reduce, Scales};
 use trigrad::candle::GradientAccumulator;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     /// f32 tensors, as candle users do today.
     F32,
     /// Adaptive levels of this many bits.
@@ -18,10 +18,10 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Method; 5] =
+    pub(crate) const ALL: [Method; 5] =
         [Method::F32, Method::Adaptive(8), Method::Adaptive(4), Method::Adaptive(2), Method::Exact];
 
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Method::F32 => "f32".to_owned(),
             Method::Adaptive(bits) => format!("ternary, {bits} bits"),
@@ -34,19 +34,19 @@ impl Method {
             Method::F32 => None,
             Method::Adaptive(bits) => Some(Format::Adaptive { bits }),
             // A step has 8 micro-batches, one more than 4-bit counts hold.
-            Method::Exact => Some(Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.5 } }),
+            Method::Exact => Some(Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.0 } }),
         }
     }
 }
 
 /// A sum of gradients, one way or another.
-pub enum Sum {
+pub(crate) enum Sum {
     F32 { vars: Vec<Var>, sums: Vec<Option<Tensor>>, count: usize, bytes: usize },
-    Ternary { sum: GradientAccumulator, clipped: u64, added: u64 },
+    Ternary { sum: Box<GradientAccumulator>, clipped: u64, added: u64 },
 }
 
 impl Sum {
-    pub fn new(method: Method, seed: u64, vars: &VarMap) -> Result<Self> {
+    pub(crate) fn new(method: Method, seed: u64, vars: &VarMap) -> Result<Self> {
         Ok(match method.format() {
             None => {
                 let vars = vars.all_vars();
@@ -54,13 +54,13 @@ impl Sum {
             }
             Some(format) => {
                 let config = Config { format, seed, ..Config::default() };
-                Sum::Ternary { sum: GradientAccumulator::from_varmap(vars, config)?, clipped: 0, added: 0 }
+                Sum::Ternary { sum: Box::new(GradientAccumulator::from_varmap(vars, config)?), clipped: 0, added: 0 }
             }
         })
     }
 
     /// Adds the gradients of a micro-batch.
-    pub fn add(&mut self, gradients: &GradStore) -> Result<()> {
+    pub(crate) fn add(&mut self, gradients: &GradStore) -> Result<()> {
         match self {
             Sum::F32 { vars, sums, count, bytes } => {
                 *bytes = 0;
@@ -84,7 +84,7 @@ impl Sum {
     }
 
     /// The mean over the micro-batches of the step; the next step starts at zero.
-    pub fn take_mean(&mut self) -> Result<GradStore> {
+    pub(crate) fn take_mean(&mut self) -> Result<GradStore> {
         match self {
             Sum::F32 { vars, sums, count, .. } => {
                 let mut store = GradStore::default();
@@ -105,7 +105,7 @@ impl Sum {
     }
 
     /// Bytes held for each parameter: of the tensors that were summed, or of the accumulator's buffers.
-    pub fn bytes_per_parameter(&self) -> f64 {
+    pub(crate) fn bytes_per_parameter(&self) -> f64 {
         match self {
             Sum::F32 { vars, bytes, .. } => {
                 *bytes as f64 / vars.iter().map(|v| v.elem_count()).sum::<usize>().max(1) as f64
@@ -115,7 +115,7 @@ impl Sum {
     }
 
     /// The share of added elements that were cut to their scale.
-    pub fn clipped(&self) -> f64 {
+    pub(crate) fn clipped(&self) -> f64 {
         match self {
             Sum::F32 { .. } => 0.0,
             Sum::Ternary { clipped, added, .. } => *clipped as f64 / (*added).max(1) as f64,

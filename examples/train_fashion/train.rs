@@ -2,9 +2,9 @@
 
 use crate::data::{CLASSES, Images, PIXELS};
 use crate::method::{Method, Sum};
-use anyhow::Result;
-use candle_core::{D, DType, Device, Tensor};
-use candle_nn::{AdamW, Linear, Module, Optimizer, ParamsAdamW, VarBuilder, VarMap, linear, loss};
+use anyhow::{Result, anyhow};
+use candle_core::{D, DType, Device, Tensor, Var};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap, loss};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -12,54 +12,58 @@ use std::time::{Duration, Instant};
 
 const HIDDEN: usize = 128;
 /// Images a micro-batch.
-pub const MICRO_BATCH: usize = 16;
+pub(crate) const MICRO_BATCH: usize = 16;
 /// Micro-batches a step.
-pub const K: usize = 8;
+pub(crate) const K: usize = 8;
 /// Adam's step size.
-pub const LEARNING_RATE: f64 = 1e-3;
+pub(crate) const LEARNING_RATE: f64 = 1e-3;
 
 /// What a run comes to.
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Share of test images named rightly, in percent.
-    pub accuracy: f64,
+    pub(crate) accuracy: f64,
     /// Mean training loss of each step.
-    pub losses: Vec<f64>,
+    pub(crate) losses: Vec<f64>,
     /// Bytes that hold the accumulated gradient, for each parameter.
-    pub bytes_per_parameter: f64,
+    pub(crate) bytes_per_parameter: f64,
     /// Share of the steps' time spent accumulating, reading out and resetting.
-    pub share: f64,
+    pub(crate) share: f64,
     /// Share of elements cut to the scale of exact counts.
-    pub clipped: f64,
+    pub(crate) clipped: f64,
 }
 
+/// Two layers; weights are stored inputs by outputs, so that no gradient is transposed.
 struct Network {
-    hidden: Linear,
-    out: Linear,
+    hidden: [Tensor; 2],
+    out: [Tensor; 2],
 }
 
 impl Network {
     /// The same seed gives the same weights: uniform within +-1 / sqrt(inputs).
-    fn new(vars: &mut VarMap, rng: &mut Xoshiro256PlusPlus, device: &Device) -> Result<Self> {
-        let vb = VarBuilder::from_varmap(vars, DType::F32, device);
-        let network =
-            Network { hidden: linear(PIXELS, HIDDEN, vb.pp("hidden"))?, out: linear(HIDDEN, CLASSES, vb.pp("out"))? };
-        for (name, inputs, outputs) in [("hidden", PIXELS, HIDDEN), ("out", HIDDEN, CLASSES)] {
+    fn new(vars: &VarMap, rng: &mut Xoshiro256PlusPlus, device: &Device) -> Result<Self> {
+        let mut layer = |name: &str, inputs: usize, outputs: usize| -> Result<[Tensor; 2]> {
             let bound = 1.0 / (inputs as f32).sqrt();
-            let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-bound..bound)).collect() };
-            let weight = Tensor::from_vec(draw(inputs * outputs), (outputs, inputs), device)?;
-            vars.set_one(format!("{name}.weight"), weight)?;
-            vars.set_one(format!("{name}.bias"), Tensor::from_vec(draw(outputs), outputs, device)?)?;
-        }
-        Ok(network)
+            let mut var = |part: &str, shape: &[usize]| -> Result<Tensor> {
+                let numbers = (0..shape.iter().product()).map(|_| rng.random_range(-bound..bound)).collect();
+                let var = Var::from_tensor(&Tensor::from_vec::<_, f32>(numbers, shape, device)?)?;
+                let tensor = var.as_tensor().clone();
+                let mut data = vars.data().lock().map_err(|_| anyhow!("another run panicked"))?;
+                data.insert(format!("{name}.{part}"), var);
+                Ok(tensor)
+            };
+            Ok([var("weight", &[inputs, outputs])?, var("bias", &[outputs])?])
+        };
+        Ok(Network { hidden: layer("hidden", PIXELS, HIDDEN)?, out: layer("out", HIDDEN, CLASSES)? })
     }
 
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.out.forward(&self.hidden.forward(x)?.relu()?)
+        let layer = |x: &Tensor, [weight, bias]: &[Tensor; 2]| x.matmul(weight)?.broadcast_add(bias);
+        layer(&layer(x, &self.hidden)?.relu()?, &self.out)
     }
 }
 
 /// Trains and tests; `tick` is called after each step.
-pub fn run(
+pub(crate) fn run(
     method: Method,
     seed: u64,
     epochs: usize,
@@ -69,8 +73,8 @@ pub fn run(
     tick: impl Fn(),
 ) -> Result<Outcome> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let mut vars = VarMap::new();
-    let network = Network::new(&mut vars, &mut rng, device)?;
+    let vars = VarMap::new();
+    let network = Network::new(&vars, &mut rng, device)?;
     let params = ParamsAdamW { lr: LEARNING_RATE, weight_decay: 0.0, ..ParamsAdamW::default() };
     let mut adam = AdamW::new(vars.all_vars(), params)?;
     let mut sum = Sum::new(method, seed, &vars)?;

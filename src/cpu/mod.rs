@@ -24,7 +24,7 @@ mod split;
 mod tests;
 mod update;
 
-use crate::backend::{Backend, Update};
+use crate::backend::Backend;
 use crate::error::Result;
 use crate::op::{self, Element, Report};
 use simd::Simd;
@@ -187,9 +187,7 @@ impl Backend for Cpu {
     fn squared_norm(&self, op: &op::reduce::SquaredNorm, levels: &[u32], scales: &[u16]) -> Result<f64> {
         reduce::squared_norm(op, levels, scales)
     }
-}
 
-impl Update for Cpu {
     fn update_sgd<T: Element>(
         &self,
         op: &op::update::Sgd,

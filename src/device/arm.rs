@@ -3,6 +3,8 @@
 use super::{Buffer, Device, Reports, View, ViewMut};
 use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda::Cuda;
 use crate::error::Result;
 use bytemuck::Pod;
 
@@ -12,12 +14,19 @@ macro_rules! on {
     ($enum:ident($held:ident) = $value:expr => $e:expr) => {
         match $value {
             $enum::Cpu($held) => $e,
+            #[cfg(feature = "cuda")]
+            $enum::Cuda($held) => $e,
         }
     };
     ($enum:ident($held:ident): $backend:ident = $value:expr => $e:expr) => {
         match $value {
             $enum::Cpu($held) => {
                 type $backend = $crate::cpu::Cpu;
+                $e
+            }
+            #[cfg(feature = "cuda")]
+            $enum::Cuda($held) => {
+                type $backend = $crate::cuda::Cuda;
                 $e
             }
         }
@@ -94,3 +103,5 @@ macro_rules! arm {
 }
 
 arm!(Cpu, Cpu, "cpu");
+#[cfg(feature = "cuda")]
+arm!(Cuda, Cuda, "cuda");

@@ -85,11 +85,13 @@ impl Memory for Device {
         on!(ViewMut(v): B = view => B::slice_mut(v, range).map(B::wrap_view_mut))
     }
 
-    fn split_mut<'a, T: Pod + Send + Sync>(view: ViewMut<'a, T>, at: usize) -> Option<(ViewMut<'a, T>, ViewMut<'a, T>)>
-    where
-        'a: 'a,
-    {
-        on!(ViewMut(v): B = view => B::split_mut(v, at).map(|(a, b)| (B::wrap_view_mut(a), B::wrap_view_mut(b))))
+    fn split_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        at: usize,
+    ) -> Option<(Self::ViewMut<'_, T>, Self::ViewMut<'_, T>)> {
+        on!(ViewMut(v): B = view => {
+            B::split_mut(v, at).map(|(low, high)| (B::wrap_view_mut(low), B::wrap_view_mut(high)))
+        })
     }
 
     fn len<T: Pod + Send + Sync>(view: &View<'_, T>) -> usize {

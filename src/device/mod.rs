@@ -16,10 +16,11 @@
 mod arm;
 mod memory;
 mod operations;
-mod update;
 
 use crate::backend::Memory;
 use crate::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda::Cuda;
 use bytemuck::Pod;
 
 /// A device chosen at run time.
@@ -28,6 +29,9 @@ use bytemuck::Pod;
 pub enum Device {
     /// The CPU.
     Cpu(Cpu),
+    /// An NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(Cuda),
 }
 
 /// An owned buffer on a [`Device`].
@@ -35,6 +39,9 @@ pub enum Device {
 pub enum Buffer<T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::Buffer<T>),
+    /// On an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(<Cuda as Memory>::Buffer<T>),
 }
 
 /// A borrowed buffer on a [`Device`].
@@ -43,6 +50,9 @@ pub enum Buffer<T: Pod + Send + Sync> {
 pub enum View<'a, T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::View<'a, T>),
+    /// On an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(<Cuda as Memory>::View<'a, T>),
 }
 
 /// A mutably borrowed buffer on a [`Device`].
@@ -50,6 +60,9 @@ pub enum View<'a, T: Pod + Send + Sync> {
 pub enum ViewMut<'a, T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::ViewMut<'a, T>),
+    /// On an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(<Cuda as Memory>::ViewMut<'a, T>),
 }
 
 /// Reports on a [`Device`].
@@ -57,6 +70,9 @@ pub enum ViewMut<'a, T: Pod + Send + Sync> {
 pub enum Reports {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::Reports),
+    /// On an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(<Cuda as Memory>::Reports),
 }
 
 impl Default for Device {

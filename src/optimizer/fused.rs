@@ -4,7 +4,7 @@ use super::in_place::{AT_ONCE, Weight, with_weights};
 use super::read::Ready;
 use super::{ModelGradients, Outcome, Place};
 use crate::accumulator::Floats;
-use crate::backend::{Memory, Update};
+use crate::backend::{Backend, Memory};
 use crate::candle::storage::with_views;
 use crate::device::{Buffer, Device, ViewMut};
 use crate::error::{Error, Result};

@@ -22,6 +22,7 @@ pub mod arena;
 pub mod case;
 pub mod cases;
 mod failure;
+mod faulty;
 mod memory;
 mod options;
 mod reference;
@@ -29,6 +30,7 @@ mod runner;
 pub mod values;
 
 pub use failure::{Covered, Difference, Failure, Summary};
+pub use faulty::{Fault, Faulty, Part};
 pub use options::{Budget, Options};
 pub use reference::Reference;
 

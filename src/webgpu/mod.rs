@@ -1,1 +1,58 @@
-//! The wgpu backend.
+//! The operations as WGSL compute shaders on any GPU that wgpu reaches (Vulkan, Metal, DX12), with the CPU's bits.
+//!
+//! [`Wgpu`] is the device: [`Wgpu::new`] chooses an adapter, [`Wgpu::from_device`] takes the caller's own device and
+//! queue. It implements [`crate::backend::Memory`] and [`crate::backend::Backend`]; buffers stay on the GPU,
+//! operations are submitted and return at once, and only what reads a result to the host waits: `download`,
+//! `read_reports` and the reductions. [`View::new`] borrows a buffer that somebody else made, at any offset, and
+//! [`Wgpu::record`] puts operations into the caller's own command encoder instead of submitting them.
+//!
+//! No feature beyond WebGPU's defaults is needed. 64-bit integers and subgroups are used where the adapter has them,
+//! and whether its f32 sums and products round as IEEE 754 asks is tried out once; where they do not, they are
+//! computed in integers. None of these choices moves a bit ([`Options`] turns each off, and the tests compare).
+//!
+//! candle has no wgpu device: a gradient that lies in a candle CPU tensor is uploaded once a micro-batch, through
+//! staging buffers that are kept ([`Wgpu::write`]); the accumulator stays on the GPU. On Metal the code is the same,
+//! but it has been run on Vulkan only.
+
+mod accumulate;
+mod backend;
+mod check;
+mod dequantize;
+mod device;
+mod error;
+mod expand;
+mod launch;
+mod memory;
+mod pack;
+mod pipeline;
+mod probe;
+mod quantize;
+mod read_out;
+mod reduce;
+mod reports;
+mod transfer;
+
+pub use device::{ADAPTER_VARIABLE, Options, Wgpu};
+pub use memory::{Buffer, View, ViewMut};
+pub use reports::Reports;
+
+/// A flattened shader, validated at build time.
+#[derive(Debug)]
+pub(crate) struct Shader {
+    /// The file's name in shaders/.
+    pub(crate) name: &'static str,
+    /// Its text, `#if` and `#for` still in it.
+    pub(crate) source: &'static str,
+    /// Its variants: one flag of each axis, the empty one left out.
+    pub(crate) axes: &'static [&'static [&'static str]],
+    /// Whether storage binding 1, 2, ... is only read.
+    pub(crate) read_only: &'static [bool],
+    /// Threads a workgroup.
+    pub(crate) workgroup: u32,
+}
+
+/// The shaders and `Params`, written by build/shaders.rs.
+mod shaders {
+    use super::Shader;
+    include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
+}

@@ -48,8 +48,10 @@ fn run<T: Element, const BITS: usize, const WEIGHTED: bool>(w: ExactWork<'_, T>)
         }
         *seen = (*seen).max((stochastic_scale(max) >> 16) as u16);
         let above = max > s;
-        let group = (position / GROUP as u64) as u32;
+        // In 64 bits: the last group of the longest tensor is u32::MAX, and a range steps past what it gave.
+        let group = position / GROUP as u64;
         for (g, (x, counts)) in (group..).zip(groups.iter().zip(counts.as_chunks_mut::<BITS>().0)) {
+            let g = g as u32;
             // Eight groups are drawn at once, from multiples of eight on.
             if drawn != Some(g / 8) {
                 generator.draw(g / 8 * 8, &mut draws);

@@ -1,0 +1,237 @@
+// The bodies of the accumulate kernels.
+#pragma once
+#include "block.cuh"
+#include "item.cuh"
+#include "level.cuh"
+#include "trit.cuh"
+
+struct AccumulateAdaptive {
+    Draw draw;
+    uint32_t weight;       // f32 bits, a subnormal already 0
+    uint32_t block_shift;  // log2 of the block
+    uint32_t exponent;     // the bits of 2^23: see level_in_place
+};
+
+// A lane's COUNT words of levels or counts.
+template <int COUNT, bool FAST>
+__device__ __forceinline__ void load_words(const void* from, uint64_t group, uint32_t (&w)[COUNT]) {
+    const uint32_t* src = static_cast<const uint32_t*>(from) + COUNT * group;
+    if (FAST && COUNT % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < COUNT / 4; ++i) {
+            const uint4 v = reinterpret_cast<const uint4*>(src)[i];
+            w[4 * i % COUNT] = v.x;
+            w[(4 * i + 1) % COUNT] = v.y;
+            w[(4 * i + 2) % COUNT] = v.z;
+            w[(4 * i + 3) % COUNT] = v.w;
+        }
+    } else if (FAST && COUNT == 2) {
+        const uint2 v = *reinterpret_cast<const uint2*>(src);
+        w[0] = v.x;
+        w[1 % COUNT] = v.y;
+    } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            w[i] = src[i];
+        }
+    }
+}
+
+template <int COUNT, bool FAST>
+__device__ __forceinline__ void store_words(void* to, uint64_t group, const uint32_t (&w)[COUNT]) {
+    uint32_t* dst = static_cast<uint32_t*>(to) + COUNT * group;
+    if (FAST && COUNT % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < COUNT / 4; ++i) {
+            reinterpret_cast<uint4*>(dst)[i] = make_uint4(w[4 * i % COUNT], w[(4 * i + 1) % COUNT],
+                                                          w[(4 * i + 2) % COUNT], w[(4 * i + 3) % COUNT]);
+        }
+    } else if (FAST && COUNT == 2) {
+        *reinterpret_cast<uint2*>(dst) = make_uint2(w[0], w[1 % COUNT]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            dst[i] = w[i];
+        }
+    }
+}
+
+// The largest magnitude among a lane's 32 values (of any kind, NaN the largest).
+__device__ __forceinline__ uint32_t max_magnitude(const float (&v)[32]) {
+    uint32_t w[32];
+#pragma unroll
+    for (int e = 0; e < 32; ++e) {
+        w[e] = __float_as_uint(v[e]);
+    }
+    return raw_max<F32>(w);
+}
+
+// A lane's 32 values in shared memory, for paths that are rare and so loop instead of being unrolled.
+struct Values {
+    float of[32 * 32];
+    __device__ __forceinline__ float& at(int lane, int e) { return of[32 * e + lane]; }
+};
+
+// What a warp keeps in shared memory.
+template <class E, int BITS>
+struct AdaptiveShared {
+    Stage<E> stage;
+    Values values;
+    uint32_t levels[BITS][32];
+};
+
+// The sums of a tile in which something may be out of range: exact, element by element, with a report.
+template <class E, int BITS>
+__device__ __noinline__ void sum_carefully(AdaptiveShared<E, BITS>& shared, uint32_t s, uint32_t weight, uint64_t index,
+                                           Report* to) {
+    constexpr int PER = 32 / BITS;
+    uint32_t count = 0;
+    uint64_t first = ~0ull;
+    const int lane = lane_id();
+    for (int e = 0; e < 32; ++e) {
+        const int shift = BITS * (e % PER);
+        const int32_t level = static_cast<int32_t>(shared.levels[e / PER][lane] << (32 - BITS - shift)) >> (32 - BITS);
+        const uint32_t product = weighted(E::to_f32(shared.stage.at(lane, e)), weight);
+        bool found;
+        shared.values.at(lane, e) = __uint_as_float(sum(level, s, product, found));
+        if (found) {
+            count += 1;
+            first = min(first, index + e);
+        }
+    }
+    report(to, count, first, 0);
+}
+
+// Levels of 4 or 8 bits: v = l s + p for each element, the block's new scale, and every v rounded to a level under it.
+template <class E, int BITS, int ROUNDS, bool FAST>
+__device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptive& p, const Item& item,
+                                                         AdaptiveShared<E, BITS>& shared) {
+    Stage<E>& stage = shared.stage;
+    const Place at = place<FAST>(item);
+    Flight<E> flight;
+    begin<E, FAST>(item.x, at, flight);
+    uint32_t words[BITS] = {};
+    uint32_t s = 0;
+    uint16_t* const scale = static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift);
+    if (at.inside) {
+        load_words<BITS, FAST>(item.a, at.own >> 5, words);
+        s = static_cast<uint32_t>(*scale) << 16;
+    }
+    const uint4 random = call<ROUNDS>(p.draw, item.tensor, at.group);
+    end<E, FAST>(item.x, at, item.n, flight, stage);
+
+    float v[32];
+    {
+        uint32_t x[E::WORDS];
+        stage.take(x);
+        float unit_of[PER_HALF<BITS>];  // s 2^(-BITS j): exact
+#pragma unroll
+        for (int j = 0; j < PER_HALF<BITS>; ++j) {
+            unit_of[j] = __fmul_rn(__uint_as_float(s), 1.0f / (1 << (BITS * j)));
+        }
+        uint32_t biased[BITS];
+#pragma unroll
+        for (int i = 0; i < BITS; ++i) {
+            biased[i] = words[i] ^ TOPS<BITS>;
+        }
+        const uint32_t exponent = p.exponent;
+        if (p.weight == 0x3f800000u) {
+#pragma unroll
+            for (int e = 0; e < 32; ++e) {
+                v[e] = __fmaf_rn(level_in_place<BITS>(biased, e, exponent), unit_of[e % PER_HALF<BITS>], value<E>(x, e));
+            }
+        } else {
+            const float weight = __uint_as_float(p.weight);
+#pragma unroll
+            for (int e = 0; e < 32; ++e) {
+                v[e] = __fmaf_rn(level_in_place<BITS>(biased, e, exponent), unit_of[e % PER_HALF<BITS>],
+                                 weighted_fast(value<E>(x, e), weight));
+            }
+        }
+    }
+    uint32_t max = max_magnitude(v);
+    // |l s| stays below 2^124 unless s is 2^117 or more, so a p out of range shows in |v|.
+    constexpr uint32_t CLOSE = 0x7e000000u, LARGE = 0x7a000000u;
+    if (__any_sync(ALL, max >= CLOSE || s >= LARGE)) {
+        const int lane = lane_id();
+#pragma unroll
+        for (int i = 0; i < BITS; ++i) {
+            shared.levels[i][lane] = words[i];
+        }
+        sum_carefully<E, BITS>(shared, s, p.weight, item.first + at.own, item.report);
+#pragma unroll
+        for (int e = 0; e < 32; ++e) {
+            v[e] = shared.values.at(lane, e);
+        }
+        max = max_magnitude(v);
+    }
+
+    const uint32_t lanes = 1u << (p.block_shift - 5);
+    constexpr uint32_t L_MAX = (1u << (BITS - 1)) - 1;
+    uint32_t new_s = level_scale<L_MAX>(block_max(max, lanes));
+    if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+        *scale = static_cast<uint16_t>(new_s >> 16);
+    }
+    const bool zero = new_s == 0;
+    if (new_s >= 0x70000000u) {  // 2^97: 1 / s would be subnormal; what this flushes is below 2^-24 s
+        new_s -= 32u << 23;
+#pragma unroll
+        for (int e = 0; e < 32; ++e) {
+            v[e] = __fmul_rn(v[e], 0x1p-32f);
+        }
+    }
+
+    // Levels are gathered as floats, half a word at a time: the sum of l 2^(BITS j) above 2^23 plus the top bits.
+    const Rounding by = rounding(new_s);
+    const Draws d = expand(random);
+    constexpr float EMPTY = 0x1p23f + static_cast<float>(TOPS<BITS> & 0xffffu);
+    float edge = 0.0f;
+#pragma unroll
+    for (int i = 0; i < BITS; ++i) {
+        float half[2] = {EMPTY, EMPTY};
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+#pragma unroll
+            for (int j = 0; j < PER_HALF<BITS>; ++j) {
+                const int e = (2 * i + h) * PER_HALF<BITS> + j;
+                const float l = round_level(v[e], by, under_one(d, e), edge);
+                half[h] = __fmaf_rn(l, static_cast<float>(1 << (BITS * j)), half[h]);
+            }
+        }
+        words[i] = __byte_perm(__float_as_uint(half[0]), __float_as_uint(half[1]), 0x5410) ^ TOPS<BITS>;
+    }
+    if (__any_sync(ALL, edge > 0.5f - NEAR<BITS>)) {
+#pragma unroll
+        for (int i = 0; i < BITS; ++i) {
+            float half[2] = {EMPTY, EMPTY};
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+#pragma unroll
+                for (int j = 0; j < PER_HALF<BITS>; ++j) {
+                    const int e = (2 * i + h) * PER_HALF<BITS> + j;
+                    const float l = round_level_exactly(v[e], by, unit(d, e));
+                    half[h] = __fmaf_rn(l, static_cast<float>(1 << (BITS * j)), half[h]);
+                }
+            }
+            words[i] = __byte_perm(__float_as_uint(half[0]), __float_as_uint(half[1]), 0x5410) ^ TOPS<BITS>;
+        }
+    }
+    if (at.inside) {
+#pragma unroll
+        for (int i = 0; i < BITS; ++i) {
+            words[i] = zero ? 0u : words[i];
+        }
+        store_words<BITS, FAST>(item.a, at.own >> 5, words);
+    }
+}
+
+template <class E, int BITS, int ROUNDS>
+__device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
+    __shared__ AdaptiveShared<E, BITS> shared[WARPS];
+    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
+    if (whole(cta_start(item), item.n, addresses, 16)) {
+        accumulate_adaptive_tile<E, BITS, ROUNDS, true>(p, item, shared[warp_id()]);
+    } else {
+        accumulate_adaptive_tile<E, BITS, ROUNDS, false>(p, item, shared[warp_id()]);
+    }
+}

@@ -1,0 +1,65 @@
+// From a position in the training run to 32 draws, one for each element of a group. Mirrors src/numerics/draw.rs.
+//
+// The draws are kept as 16 words of two 16-bit halves, x with its top bit set, and the shared byte v; `unit` turns
+// one into the float bits 0x3f800000 | k with a single byte permute.
+#pragma once
+#include "constants.h"
+#include "philox.cuh"
+
+// The part of a draw's position that a launch shares; the group and the tensor come with each element and item.
+struct Draw {
+    uint32_t keys[2 * PHILOX_ROUNDS];  // the key of each round: the seed, grown by W0 and W1
+    uint32_t step;
+    uint32_t high;                // domain << 24 | micro-batch
+    const uint32_t* step_offset;  // added to step when not null: lets a captured graph advance its draws
+};
+
+struct Draws {
+    uint32_t x[16];  // word 4 q + i holds elements 8 q + 2 i (low half) and 8 q + 2 i + 1
+    uint32_t v;      // byte 0: the shared bits; byte 1: 0x3f, the exponent of 1.0
+};
+
+// The lower eight bits shared by a group: the top bits of the eight halves.
+__device__ __forceinline__ uint32_t shared_bits(uint4 w) {
+    constexpr uint32_t TOPS = 0x80008000u;
+    uint32_t t = (w.x & TOPS) | ((w.y & TOPS) >> 1) | ((w.z & TOPS) >> 2) | ((w.w & TOPS) >> 3);
+    return (t >> 24) | ((t >> 12) & 0xfu);
+}
+
+__device__ __forceinline__ Draws expand(uint4 c) {
+    constexpr uint32_t TOPS = 0x80008000u;
+    const uint32_t w[4] = {c.x, c.y, c.z, c.w};
+    uint32_t f[4];  // halves one further: (h[2i+1], h[2i+2])
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        f[i] = __funnelshift_r(w[i], w[(i + 1) % 4], 16);
+    }
+    Draws d;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        d.x[i] = w[i] | TOPS;
+        d.x[4 + i] = (w[i] ^ f[i]) | TOPS;
+        d.x[8 + i] = (w[i] ^ w[(i + 1) % 4]) | TOPS;
+        d.x[12 + i] = (w[i] ^ f[(i + 1) % 4]) | TOPS;
+    }
+    d.v = shared_bits(c) | 0x3f00u;
+    return d;
+}
+
+// The Philox call of a group; `expand` makes its draws. Kept apart because four registers wait for the elements
+// better than seventeen.
+template <int ROUNDS = PHILOX_ROUNDS>
+__device__ __forceinline__ uint4 call(const Draw& at, uint32_t tensor, uint32_t group) {
+    const uint32_t step = at.step + (at.step_offset ? *at.step_offset : 0u);
+    return philox4x32<ROUNDS>(make_uint4(group, tensor, step, at.high), at.keys);
+}
+
+// Draw k of element e under the exponent of 1.0: the float 1 + k 2^-23.
+__device__ __forceinline__ float under_one(const Draws& d, int e) {
+    return __uint_as_float(__byte_perm(d.x[e / 2], d.v, e % 2 ? 0x5324 : 0x5104));
+}
+
+// The uniform u = (2 k + 1) / 2^24 of element e: exact.
+__device__ __forceinline__ float unit(const Draws& d, int e) {
+    return __fadd_rn(under_one(d, e), -0x1.fffffep-1f);
+}

@@ -1,0 +1,102 @@
+// Accumulation: adaptive levels and exact counts. Mirrors src/numerics/level.rs.
+#pragma once
+#include "draw.cuh"
+#include "float.cuh"
+#include "scale.cuh"
+
+// What an element adds, p = weight x rounded once, as f32 bits.
+__device__ __forceinline__ uint32_t weighted(uint32_t x, uint32_t weight) {
+    uint32_t p = __float_as_uint(__fmul_rn(__uint_as_float(x), __uint_as_float(weight)));
+    return magnitude(x) == 0 || magnitude(weight) == 0 || magnitude(p) == 0 ? 0u : p;
+}
+
+// The same for the fast paths: subnormal x counts as zero by a multiplication that flushes. A subnormal product is
+// left as it is where no result can tell it from zero.
+__device__ __forceinline__ float weighted_fast(float x, float weight) {
+    float flushed;
+    asm("mul.rn.ftz.f32 %0, %1, 0f3F800000;" : "=f"(flushed) : "f"(x));
+    return __fmul_rn(flushed, weight);
+}
+
+// What rounding to levels under a scale needs, once a block.
+struct Rounding {
+    float s;    // the scale
+    float inv;  // 1 / s to within 2^-23 of itself
+};
+
+__device__ __forceinline__ Rounding rounding(uint32_t s) {
+    float inv;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inv) : "f"(__uint_as_float(s)));
+    return {__uint_as_float(s), inv};
+}
+
+// The level of v, sign(v) (c + up), as a float, where nothing is near an edge; `edge` collects how near it was.
+// `f` is the draw under the exponent of 1.0, 1 + k 2^-23.
+//
+// With x = |v| / s the level's magnitude is the number of integers j >= 0 with u + j < x, the integer nearest to
+// x + (0.5 - u) unless that lies half-way. The signed form takes v, and 1.5 - f with v's sign. It is wrong by less than
+// 2^-23 |x| (the reciprocal), 2^-25 |x| + 2^-25 (the rounded sum) and 2^-24 (u is f - 1 + 2^-24), so an element whose
+// distance to its integer stays below 0.5 - NEAR is decided; the others go through `round_level_exactly`.
+__device__ __forceinline__ float round_level(float v, const Rounding& by, float f, float& edge) {
+    constexpr float MAGIC = 0x1.8p23f;  // adding it rounds to an integer
+    const float offset = __uint_as_float(__float_as_uint(__fsub_rn(1.5f, f)) ^ (__float_as_uint(v) & 0x80000000u));
+    const float t = __fmaf_rn(v, by.inv, offset);
+    const float l = __fsub_rn(__fadd_rn(t, MAGIC), MAGIC);
+    edge = fmaxf(edge, fabsf(__fsub_rn(t, l)));
+    return l;
+}
+
+// More than that error for levels up to 7 and up to 127.
+template <int BITS>
+constexpr float NEAR = BITS == 8 ? 0x1p-15f : 0x1p-19f;
+
+// The same level, from exact operations only. The cut of |v| to X units of the scale's mantissa ms (8 bits) is exact;
+// with an `inv` above 1 / s by 2^-21 to 2^-19 of itself, X inv lies in [X / ms, X / ms + 2^-12), while X / ms is an
+// integer or at least 1 / 255 below one: cutting the product gives c = floor(|v| / s). The remainder |v| - c s is
+// exact, and the sign of fma(u, s, -remainder) is the decision.
+__device__ __forceinline__ float round_level_exactly(float v, const Rounding& by, float u) {
+    const float grid = __uint_as_float((__float_as_uint(by.s) & 0x7f800000u) + (16u << 23));
+    const float inv = __fmul_rn(by.inv, 0x1.00001p0f);
+    const float m = fabsf(v);
+    const float cut = __fsub_rn(__fadd_rz(m, grid), grid);
+    const float c = __fsub_rn(__fmaf_rz(cut, inv, 0x1p23f), 0x1p23f);
+    const float rest = __fmaf_rn(-c, by.s, m);
+    const float up = __fmaf_rn(u, by.s, -rest) < 0.0f ? 1.0f : 0.0f;
+    return copysignf(__fadd_rn(c, up), v);
+}
+
+// Fields in half a word, where a float's mantissa holds them all.
+template <int BITS>
+constexpr int PER_HALF = 16 / BITS;
+
+// What turns fields of two's complement into fields of l + 2^(BITS - 1), and back: their top bits.
+template <int BITS>
+constexpr uint32_t TOPS = BITS == 4 ? 0x88888888u : BITS == 8 ? 0x80808080u : 0x80008000u;
+
+// l 2^(BITS j) of field i, j = i mod PER_HALF, as a float: exact. The field stays where it is in the half word and
+// becomes the mantissa of a float from 2^23 up. `w` has been XORed with TOPS.
+// `exponent`: the bits of 2^23, from where the compiler cannot see them: it then masks and joins in one instruction,
+// which takes one constant only.
+template <int BITS>
+__device__ __forceinline__ float level_in_place(const uint32_t (&w)[BITS], int i, uint32_t exponent) {
+    const int half = i / PER_HALF<BITS>, j = i % PER_HALF<BITS>;
+    const uint32_t word = half % 2 ? w[half / 2] >> 16 : w[half / 2];
+    const uint32_t field = word & (((1u << BITS) - 1) << (BITS * j));
+    const float bias = 0x1p23f + static_cast<float>((1 << (BITS - 1)) << (BITS * j));
+    return __fsub_rn(__uint_as_float(field | exponent), bias);
+}
+
+// The level itself, as an integer: for paths that are not hot.
+template <int BITS>
+__device__ __forceinline__ int32_t field(const uint32_t (&w)[BITS], int i) {
+    constexpr int PER = 32 / BITS;
+    return static_cast<int32_t>(w[i / PER] << (32 - BITS - BITS * (i % PER))) >> (32 - BITS);
+}
+
+// The sum of an element that may be out of range: v = l s + p as f32 bits, or l s where that is out of range.
+__device__ __forceinline__ uint32_t sum(int32_t level, uint32_t scale, uint32_t p, bool& found) {
+    const float held = __fmul_rn(static_cast<float>(level), __uint_as_float(scale));
+    const uint32_t v = __float_as_uint(__fadd_rn(held, __uint_as_float(p)));
+    found = magnitude(p) >= RANGE_LIMIT || magnitude(v) >= RANGE_LIMIT;
+    return found ? __float_as_uint(held) : v;
+}

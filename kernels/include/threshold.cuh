@@ -1,0 +1,154 @@
+// Threshold rules: integer sums of magnitudes, and what is computed from them. Mirrors src/numerics/threshold.rs.
+#pragma once
+#include "float.cuh"
+
+__device__ __forceinline__ uint32_t chunk_exponent(uint32_t max) {
+    uint32_t e = max >> 23;
+    return e == 0 ? 1u : e;
+}
+
+template <uint32_t BITS>
+__device__ __forceinline__ uint32_t fixed(uint32_t m, uint32_t exponent) {
+    uint32_t d = exponent - (m >> 23);
+    uint32_t mantissa = ((m & 0x007fffffu) | MIN_NORMAL) >> (24 - BITS);
+    return m < MIN_NORMAL || d > 31 ? 0u : mantissa >> d;
+}
+
+// An integer sum over a group: `total` units of 2^(exponent - 127 - 19).
+struct Sum {
+    uint64_t total;
+    uint32_t exponent;
+    uint64_t count;
+};
+
+// floor(total 2^64 / count) as 128 bits, and whether anything is left over.
+struct Quotient {
+    uint64_t high, low;
+    bool sticky;
+};
+
+__device__ __forceinline__ Quotient quotient(uint64_t total, uint64_t count) {
+    Quotient q;
+    q.high = total / count;
+    uint64_t rest = total % count;  // below count, at most 2^37: the division by digits of 16 bits stays in 64
+    q.low = 0;
+    for (int i = 0; i < 4; ++i) {
+        rest <<= 16;
+        q.low = (q.low << 16) | (rest / count);
+        rest %= count;
+    }
+    q.sticky = rest != 0;
+    return q;
+}
+
+// The position of the top bit of a 128-bit number that is not zero.
+__device__ __forceinline__ int top_bit(const Quotient& q) {
+    return q.high ? 127 - __clzll(q.high) : 63 - __clzll(q.low);
+}
+
+// The low 64 bits of q >> shift, shift below 128.
+__device__ __forceinline__ uint64_t shifted(const Quotient& q, int shift) {
+    if (shift >= 64) {
+        return q.high >> (shift - 64);
+    }
+    return shift == 0 ? q.low : (q.low >> shift) | (q.high << (64 - shift));
+}
+
+__device__ inline uint32_t mean(const Sum& sum) {
+    if (sum.count == 0 || sum.total == 0) {
+        return 0u;
+    }
+    Quotient q = quotient(sum.total, sum.count);
+    int top = top_bit(q);
+    int exponent = top + static_cast<int>(sum.exponent) - (64 + static_cast<int>(SUM_BITS) - 1);
+    if (exponent < 1) {
+        return 0u;
+    }
+    uint32_t mantissa = static_cast<uint32_t>(top >= 23 ? shifted(q, top - 23) : q.low << (23 - top));
+    return (static_cast<uint32_t>(exponent) << 23) | (mantissa & 0x007fffffu);
+}
+
+__device__ inline uint32_t mean_bf16(const Sum& sum) {
+    if (sum.count == 0 || sum.total == 0) {
+        return 0u;
+    }
+    Quotient q = quotient(sum.total, sum.count);
+    int top = top_bit(q);
+    int exponent = top + static_cast<int>(sum.exponent) - (64 + static_cast<int>(SUM_BITS) - 1);
+    if (exponent < 1) {
+        return 0u;
+    }
+    int shift = top - 7;  // total / count is above 2^-38, so the top bit lies above bit 26
+    uint32_t kept = static_cast<uint32_t>(shifted(q, shift));
+    bool half = shifted(q, shift - 1) & 1;
+    bool below;
+    if (shift - 1 >= 64) {
+        below = q.low != 0 || (q.high & ((1ull << (shift - 1 - 64)) - 1)) != 0;
+    } else {
+        below = (q.low & ((1ull << (shift - 1)) - 1)) != 0;
+    }
+    bool up = half && (below || q.sticky || (kept & 1));
+    return ((static_cast<uint32_t>(exponent) << 7) + (kept & 0x7fu) + (up ? 1u : 0u)) << 16;
+}
+
+__device__ inline uint32_t mul_trunc(uint32_t a, uint32_t b) {
+    if (a < MIN_NORMAL || b < MIN_NORMAL) {
+        return 0u;
+    }
+    uint64_t p = static_cast<uint64_t>((a & 0x007fffffu) | MIN_NORMAL) * ((b & 0x007fffffu) | MIN_NORMAL);
+    uint32_t carry = static_cast<uint32_t>(p >> 47);
+    int exponent = static_cast<int>(a >> 23) + static_cast<int>(b >> 23) - 127 + static_cast<int>(carry);
+    if (exponent < 1) {
+        return 0u;
+    }
+    if (exponent > 254) {
+        return 0x7f7fffffu;
+    }
+    return (static_cast<uint32_t>(exponent) << 23) | (static_cast<uint32_t>(p >> (23 + carry)) & 0x007fffffu);
+}
+
+__device__ inline uint32_t relative(const Sum& sum, uint32_t factor) { return mul_trunc(factor, mean(sum)); }
+
+// First and second moments over a group, for clipping at c sigma.
+struct Moments {
+    int64_t first;
+    uint64_t second;
+    uint32_t exponent;
+    uint64_t count;
+};
+
+// floor(sqrt(x)) of 64 bits, exact: a double's root is within one of it.
+__device__ inline uint64_t isqrt(uint64_t x) {
+    uint64_t r = static_cast<uint64_t>(__dsqrt_rn(static_cast<double>(x)));
+    r = r > 0xffffffffull ? 0xffffffffull : r;
+    while (r * r > x) {
+        --r;
+    }
+    while (r < 0xffffffffull && (r + 1) * (r + 1) <= x) {
+        ++r;
+    }
+    return r;
+}
+
+__device__ inline uint32_t sigma(const Moments& m) {
+    if (m.count == 0) {
+        return 0u;
+    }
+    uint64_t mean = static_cast<uint64_t>(m.first < 0 ? -m.first : m.first) / m.count;
+    uint64_t square = m.second / m.count;
+    uint64_t variance = square > mean * mean ? square - mean * mean : 0;
+    uint64_t root = isqrt(variance << 32);
+    if (root == 0) {
+        return 0u;
+    }
+    int top = 63 - __clzll(root);
+    int exponent = top + static_cast<int>(m.exponent) - (16 + static_cast<int>(SQUARE_BITS) - 1);
+    if (exponent < 1) {
+        return 0u;
+    }
+    uint32_t mantissa = static_cast<uint32_t>(top >= 23 ? root >> (top - 23) : root << (23 - top));
+    return (static_cast<uint32_t>(exponent) << 23) | (mantissa & 0x007fffffu);
+}
+
+// 0 means no clipping.
+__device__ inline uint32_t clip(const Moments& m, uint32_t c) { return mul_trunc(c, sigma(m)); }

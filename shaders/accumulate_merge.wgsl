@@ -1,0 +1,24 @@
+// Merge: counts plus counts, field by field.
+//
+// Mirrors: src/numerics/level.rs.
+// Launch: a thread a word, 128 threads a workgroup.
+// Buffers: added, n words; counts, n words, read and written.
+// Determinism: cross-backend.
+#include dispatch
+#include params
+#include counts
+@group(0) @binding(1) var<storage, read> added: array<u32>;
+@group(0) @binding(2) var<storage, read_write> counts: array<u32>;
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = workgroup_index(id, count) * 128u + lane;
+    if (i >= params.n) {
+        return;
+    }
+    counts[params.words + i] = add_counts(counts[params.words + i], added[params.x + i]);
+}

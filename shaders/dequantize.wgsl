@@ -1,0 +1,37 @@
+// Dequantize: planes and scales to floats.
+//
+// Mirrors: src/op/dequantize.rs.
+// Launch: a thread 16 bytes of output (VECTOR) or a word, 128 threads a workgroup.
+// Buffers: words, 2 a group of 32; scales, 1 half-word a scale group; out, n elements.
+// Determinism: cross-backend.
+// Bytes an element: 1/4 + 2 / group in, 4 (f32) or 2 out.
+#include dispatch
+#include groups
+#include scales_read
+#include output
+@group(0) @binding(1) var<storage, read> words: array<u32>;
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+#if VECTOR
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<u32>>;
+#else
+@group(0) @binding(3) var<storage, read_write> out: array<u32>;
+#end
+
+fn out_element(i: u32) -> u32 {
+    let at = params.words + i / 32u * 2u;
+    let plus = (words[at] >> (i % 32u)) & 1u;
+    let minus = (words[at + 1u] >> (i % 32u)) & 1u;
+    if (plus == minus) {
+        return 0u;
+    }
+    return scale_at(group_of(i)) ^ (minus << 31u);
+}
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    store_unit(workgroup_index(id, count) * 128u + lane);
+}

@@ -1,0 +1,93 @@
+// Quantize, last pass for groups that are not joined in one workgroup: trits under the groups' rules.
+//
+// Mirrors: src/numerics/{draw,trit}.rs.
+// Launch: a thread a group of 32 elements, 128 threads a workgroup.
+// Buffers: x, n elements; words, 2 a group of 32; rules, 2 words a scale group; reports.
+// Determinism: cross-backend.
+// Bytes an element: 4 (f32) or 2 in, 1/4 out.
+#include dispatch
+#include input
+#include groups
+#include draw
+#include trit
+#include report
+@group(0) @binding(2) var<storage, read_write> words: array<u32>;
+@group(0) @binding(3) var<storage, read> rules: array<u32>;
+@group(0) @binding(4) var<storage, read_write> reports: array<atomic<u32>>;
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let g = workgroup_index(id, count) * 128u + lane;
+    if (32u * g >= params.n) {
+        return;
+    }
+    var e = load_group(g);
+    var kept = 0u;
+    var signs = 0u;
+#for i 0 32
+    if ((e[$i] & 0x7fffffffu) < MIN_NORMAL || out_of_range(e[$i] & 0x7fffffffu)) {
+        e[$i] = 0u;
+    }
+    signs |= (e[$i] >> 31u) << $iu;
+#end
+    let last = min(32u * g + 31u, params.n - 1u);
+    let one_group = group_of(32u * g) == group_of(last);
+    let at = 2u * (params.other + group_of(32u * g));
+#if ABOVE
+    if (params.mode != 0u || one_group) {
+        let limit = select(rules[at + 1u], params.limit, params.mode != 0u);
+#for i 0 32
+        kept |= select(0u, 1u << $iu, above(e[$i] & 0x7fffffffu, limit));
+#end
+    } else {
+        for (var i = 0u; i < 32u; i++) {
+            let m = element(32u * g + i) & 0x7fffffffu;
+            let used = select(m, 0u, m < MIN_NORMAL || out_of_range(m));
+            kept |= select(0u, 1u << i, above(used, rules[2u * (params.other + group_of(min(32u * g + i, last))) + 1u]));
+        }
+    }
+#else
+    let w = group_words(g);
+    var clipped = 0u;
+    var again = params.exact != 0u || !one_group;
+    if (!again) {
+        let clip = rules[at + 1u];
+        let scale = guess_scale(rules[at]);
+        let draws = expand(w);
+        let one = 0x3f800000u | shared_bits(w);
+        var closest = scale;
+#for i 0 32
+        {
+            let k = (select(draws[$i / 2] << 8u, draws[$i / 2] >> 8u, $i % 2 == 1) & 0x7fff00u) | one;
+            let m = e[$i] & 0x7fffffffu;
+            clipped += u32(m > clip);
+            let d = guess(k, scale, min(m, clip));
+            closest = min(closest, abs(d));
+            kept |= (bitcast<u32>(d) >> 31u) << $iu;
+        }
+#end
+        again = closest <= guess_margin(scale);
+    }
+    if (again) {
+        kept = 0u;
+        clipped = 0u;
+        for (var i = 0u; i < 32u; i++) {
+            let rule = 2u * (params.other + group_of(min(32u * g + i, last)));
+            let m = element(32u * g + i) & 0x7fffffffu;
+            let used = select(m, 0u, m < MIN_NORMAL || out_of_range(m));
+            let clip = rules[rule + 1u];
+            clipped += u32(used > clip);
+            kept |= select(0u, 1u << i, keep(min(used, clip), rules[rule], draw(w, i)));
+        }
+    }
+    if (clipped != 0u) {
+        report_clipped(clipped);
+    }
+#end
+    words[params.words + 2u * g] = kept & ~signs;
+    words[params.words + 2u * g + 1u] = kept & signs;
+}

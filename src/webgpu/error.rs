@@ -1,0 +1,69 @@
+//! From wgpu's errors to this crate's: nothing here lets wgpu's default handler panic.
+
+use super::Wgpu;
+use crate::error::{Error, Result};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+pub(super) fn backend(call: &'static str, message: impl Into<String>) -> Error {
+    Error::Backend { backend: "wgpu", call, message: message.into() }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future. wgpu's own are ready at once on native platforms.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+impl Wgpu {
+    /// Runs `work` under error scopes; the first error that it raised is returned instead of its result.
+    pub(super) fn scoped<R>(&self, call: &'static str, asked: u64, work: impl FnOnce() -> Result<R>) -> Result<R> {
+        self.alive(call)?;
+        let device = &self.inner.device;
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let result = work();
+        let found = [block_on(validation.pop()), block_on(internal.pop()), block_on(memory.pop())];
+        for error in found.into_iter().flatten() {
+            return Err(match error {
+                wgpu::Error::OutOfMemory { .. } => {
+                    Error::OutOfMemory { device: self.inner.info.name.clone(), asked, free: None }
+                }
+                other => backend(call, other.to_string()),
+            });
+        }
+        let result = result?;
+        self.alive(call)?;
+        Ok(result)
+    }
+
+    /// Waits for a submission.
+    pub(super) fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(std::time::Duration::from_secs(600)) };
+        // wgpu panics in `poll` when the driver loses the device while it waits; that is an error here like any other.
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.inner.device.poll(wait)));
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(backend("poll", e.to_string())),
+            Err(_) => Err(backend("poll", self.inner.faults.get().unwrap_or_else(|| "the device was lost".to_owned()))),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What an adapter really does, tried out once: whether its f32 sums and products round as IEEE 754 asks, and how
+//! its threads are laid out in subgroups.
+
+use super::launch::Batch;
+use super::memory::{Raw, USAGE};
+use super::shaders::{self, Params};
+use super::{View, Wgpu};
+use crate::backend::Memory;
+use crate::error::Result;
+
+pub(super) struct Found {
+    /// Sums and products of normal f32 round to nearest, ties to even.
+    pub(super) floats: bool,
+    /// Threads that share a subgroup in the order of their index: a power of two, 1 where that does not hold.
+    pub(super) subgroup: u32,
+}
+
+/// Pairs that are tried; a multiple of the workgroup.
+const PAIRS: usize = 4096;
+/// Words a pair gives back.
+const WORDS: usize = 7;
+
+pub(super) fn probe(gpu: &Wgpu, subgroups: bool) -> Result<Found> {
+    let pairs = pairs();
+    let given = gpu.upload(&pairs)?;
+    let bytes = (PAIRS * WORDS * 4) as u64;
+    let out = gpu.allocate(bytes, USAGE)?;
+    let out = Raw { buffer: &out, offset: 0, bytes };
+    let x: View<'_, u32> = Wgpu::view(&given);
+    let mut batch = Batch::new(gpu);
+    let params = Params { n: PAIRS as u32, ..Params::default() };
+    let flags = subgroups.then_some("SUBGROUP").into_iter().collect();
+    batch.dispatch(&shaders::PROBE, flags, &[x.raw, out], params, PAIRS as u64)?;
+    batch.run("probe")?;
+    let got: Vec<u32> = bytemuck::pod_collect_to_vec(&gpu.read(out)?);
+    let floats = got.chunks_exact(WORDS).zip(pairs.chunks_exact(2)).all(|(got, pair)| {
+        let (a, b) = (f32::from_bits(pair[0]), f32::from_bits(pair[1]));
+        got[0] == (a * b).to_bits() && got[1] == (a + b).to_bits()
+    });
+    let exchanged = |d: u32| got.chunks_exact(WORDS).zip(0u32..).all(|(got, t)| got[2 + d as usize] == t ^ (1 << d));
+    let steps = if subgroups { (0..5).take_while(|&d| exchanged(d)).count() } else { 0 };
+    Ok(Found { floats, subgroup: 1 << steps })
+}
+
+/// Pairs of normal f32 whose product and sum are normal: close exponents and far ones, equal and opposite signs.
+fn pairs() -> Vec<u32> {
+    let mut state = 0x9e37_79b9_u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state ^ (state >> 15)
+    };
+    let mut number = |spread: u32| (next() & 0x807f_ffff) | ((127 - spread / 2 + next() % spread) << 23);
+    (0..PAIRS).flat_map(|i| if i % 2 == 0 { [number(6), number(6)] } else { [number(60), number(60)] }).collect()
+}

@@ -1,0 +1,236 @@
+//! Between host and device, through staging buffers that are kept: a new one costs ten times the copy.
+
+use super::error::backend;
+use super::launch::Batch;
+use super::memory::{Raw, ViewMut};
+use super::{Wgpu, shaders};
+use crate::error::{Error, Result};
+use bytemuck::Pod;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of one staging buffer.
+const CHUNK: u64 = 16 << 20;
+/// Staging buffers of each kind that are kept.
+const KEPT: usize = 4;
+
+/// Free staging buffers: mapped ones for uploads, unmapped ones for downloads.
+#[derive(Default)]
+pub(super) struct Staging {
+    up: Arc<Mutex<Vec<wgpu::Buffer>>>,
+    down: Mutex<Vec<wgpu::Buffer>>,
+}
+
+fn take(free: &Mutex<Vec<wgpu::Buffer>>) -> Option<wgpu::Buffer> {
+    free.lock().unwrap_or_else(PoisonError::into_inner).pop()
+}
+
+fn give(free: &Mutex<Vec<wgpu::Buffer>>, buffer: wgpu::Buffer) {
+    let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
+    if free.len() < KEPT {
+        free.push(buffer);
+    }
+}
+
+impl Wgpu {
+    fn staging(&self, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
+        self.scoped("create_buffer", CHUNK, || {
+            Ok(self.inner.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("staging"),
+                size: CHUNK,
+                usage,
+                mapped_at_creation: mapped,
+            }))
+        })
+    }
+
+    /// Shows whether the device still answers, where no callback would say so.
+    pub(super) fn probe_alive(&self, call: &'static str) -> Result<()> {
+        self.alive(call)?;
+        let buffer = self.inner.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 16,
+            usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: true,
+        });
+        let mapped = buffer.get_mapped_range(..).map(drop);
+        mapped.map_err(|e| backend(call, self.inner.faults.get().unwrap_or_else(|| format!("device lost: {e}"))))
+    }
+
+    /// Overwrites a view with the host's data, through staging buffers that are kept. Returns when the data has been
+    /// taken over, not when it has arrived; operations submitted later see it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] for another length, [`Error::OutOfMemory`], or what the device reports.
+    pub fn write<T: Pod + Send + Sync>(&self, data: &[T], to: ViewMut<'_, T>) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        if bytes.len() as u64 != to.raw.bytes {
+            let got = to.raw.bytes / (size_of::<T>() as u64).max(1);
+            return Err(Error::Length { what: "write", expected: data.len() as u64, got });
+        }
+        self.submits("write")?;
+        let words = Raw { offset: to.raw.offset, bytes: to.raw.bytes, buffer: to.raw.buffer };
+        let whole = |v: u64| v.is_multiple_of(4);
+        // Copies move words. A view that begins or ends within one is written through a buffer of its own, from
+        // which a shader moves the bytes; so is the end of one that nothing else can lie behind.
+        if whole(words.offset) && whole(words.bytes) {
+            return self.write_words(bytes, words);
+        }
+        let through = self.allocate(words.bytes, super::memory::USAGE)?;
+        let part = Raw { buffer: &through, offset: 0, bytes: words.bytes.next_multiple_of(4) };
+        self.write_words(bytes, part)?;
+        self.copy_bytes(part.part(0, words.bytes), words)
+    }
+
+    /// Writes bytes to whole words; the last word is filled up with zeros.
+    fn write_words(&self, bytes: &[u8], to: Raw<'_>) -> Result<()> {
+        for (i, chunk) in bytes.chunks(CHUNK as usize).enumerate() {
+            let buffer = match take(&self.inner.staging.up) {
+                Some(buffer) => buffer,
+                None => self.staging(wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)?,
+            };
+            let size = (chunk.len() as u64).next_multiple_of(4);
+            {
+                let mut mapped = buffer.get_mapped_range_mut(..size).map_err(|e| backend("write", e.to_string()))?;
+                let rest = size as usize - chunk.len();
+                mapped.slice(..chunk.len()).copy_from_slice(chunk);
+                mapped.slice(chunk.len()..).copy_from_slice(&[0; 3][..rest]);
+            }
+            buffer.unmap();
+            let mut batch = Batch::new(self);
+            batch.copy(Raw { buffer: &buffer, offset: 0, bytes: size }, to.part(i as u64 * CHUNK, size));
+            batch.run("write")?;
+            let (free, again) = (Arc::clone(&self.inner.staging.up), buffer.clone());
+            buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
+                if mapped.is_ok() {
+                    give(&free, again);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Copies to the host; waits.
+    pub(super) fn read(&self, from: Raw<'_>) -> Result<Vec<u8>> {
+        self.submits("download")?;
+        let start = from.offset / 4 * 4;
+        let (skip, total) = ((from.offset - start) as usize, (from.offset + from.bytes).next_multiple_of(4) - start);
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(total as usize).is_err() {
+            return Err(Error::OutOfMemory { device: "the host".to_owned(), asked: total, free: None });
+        }
+        for at in (0..if from.bytes == 0 { 0 } else { total }).step_by(CHUNK as usize) {
+            let size = CHUNK.min(total - at);
+            let buffer = match take(&self.inner.staging.down) {
+                Some(buffer) => buffer,
+                None => self.staging(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?,
+            };
+            let mut batch = Batch::new(self);
+            batch.copy(
+                Raw { buffer: from.buffer, offset: start + at, bytes: size },
+                Raw { buffer: &buffer, offset: 0, bytes: size },
+            );
+            let index = batch.run("download")?;
+            let state = Arc::new(Mutex::new(None));
+            let told = Arc::clone(&state);
+            buffer.map_async(wgpu::MapMode::Read, ..size, move |mapped| {
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(mapped.map_err(|e| e.to_string()));
+            });
+            if let Some(index) = index {
+                self.wait_for(index)?;
+            }
+            let mapped = state.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match mapped {
+                Some(Ok(())) => {}
+                Some(Err(e)) => return Err(backend("download", self.inner.faults.get().unwrap_or(e))),
+                None => return Err(backend("download", "the device was lost")),
+            }
+            {
+                let view = buffer.get_mapped_range(..size).map_err(|e| backend("download", e.to_string()))?;
+                bytes.extend_from_slice(&view);
+            }
+            buffer.unmap();
+            give(&self.inner.staging.down, buffer);
+        }
+        self.alive("download")?;
+        bytes.drain(..skip.min(bytes.len()));
+        bytes.truncate(from.bytes as usize);
+        Ok(bytes)
+    }
+
+    /// Refuses what cannot be recorded.
+    pub(super) fn submits(&self, call: &'static str) -> Result<()> {
+        if self.target.is_some() {
+            return Err(backend(call, "this handle records into a command encoder; call it on the device"));
+        }
+        Ok(())
+    }
+
+    /// Writes zeros to bytes at any offset.
+    pub(super) fn clear_bytes(&self, raw: Raw<'_>) -> Result<()> {
+        if raw.bytes == 0 {
+            return self.alive("clear");
+        }
+        let mut batch = Batch::new(self);
+        let (start, end) = (raw.offset.next_multiple_of(4), (raw.offset + raw.bytes) / 4 * 4);
+        if start < end {
+            batch.clear(Raw { buffer: raw.buffer, offset: start, bytes: end - start });
+        }
+        if start != raw.offset || end != raw.offset + raw.bytes {
+            // The edges share a word with somebody else's bytes.
+            let zeros = self.allocate(8, super::memory::USAGE)?;
+            let head = (start - raw.offset).min(raw.bytes);
+            let tail = if start <= end { raw.offset + raw.bytes - end } else { 0 };
+            for part in [raw.part(0, head), raw.part(raw.bytes - tail, tail)] {
+                if part.bytes > 0 {
+                    batch.move_bytes(Raw { buffer: &zeros, offset: 0, bytes: part.bytes }, part)?;
+                }
+            }
+        }
+        batch.run("clear").map(drop)
+    }
+
+    /// Copies bytes between buffers, or within one, at any offsets.
+    pub(super) fn copy_bytes(&self, from: Raw<'_>, to: Raw<'_>) -> Result<()> {
+        if to.bytes == 0 {
+            return self.alive("copy");
+        }
+        let whole = |v: u64| v.is_multiple_of(4);
+        let mut batch = Batch::new(self);
+        let mut from = from;
+        let through;
+        if from.buffer == to.buffer {
+            // wgpu binds or copies no buffer to itself.
+            let start = from.offset / 4 * 4;
+            let bytes = (from.offset + from.bytes).next_multiple_of(4) - start;
+            through = self.allocate(bytes, super::memory::USAGE)?;
+            let all = Raw { buffer: &through, offset: 0, bytes };
+            batch.copy(Raw { buffer: from.buffer, offset: start, bytes }, all);
+            from = all.part(from.offset - start, from.bytes);
+        }
+        if whole(from.offset) && whole(to.offset) && whole(to.bytes) {
+            batch.copy(from, to);
+        } else {
+            batch.move_bytes(from, to)?;
+        }
+        batch.run("copy").map(drop)
+    }
+}
+
+impl Batch<'_> {
+    /// Copies bytes between different buffers at any offsets, by a shader.
+    fn move_bytes(&mut self, from: Raw<'_>, to: Raw<'_>) -> Result<()> {
+        for window in self.gpu.windows(to.bytes as usize, 1) {
+            let (from, to) = (from.part(window.start, window.len), to.part(window.start, window.len));
+            let params = shaders::Params {
+                n: window.len as u32,
+                x: from.skip(1),
+                out: to.skip(1),
+                ..shaders::Params::default()
+            };
+            let words = (to.inset() + to.bytes).div_ceil(4);
+            self.dispatch(&shaders::COPY, Vec::new(), &[from, to], params, words)?;
+        }
+        Ok(())
+    }
+}

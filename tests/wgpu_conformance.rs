@@ -1,0 +1,52 @@
+//! The conformance suite on wgpu, on every path an adapter may need: with and without 64-bit integers, subgroups,
+//! float estimates and hardware sums, with folded dispatches and split tensors. All must give the same bits.
+#![cfg(all(feature = "wgpu", feature = "testing"))]
+
+use trigrad::Error;
+use trigrad::testing::{Options, conformance};
+use trigrad::webgpu::{self, Wgpu};
+
+/// A device, or nothing where the machine has none; demanded, its absence is a failure.
+fn device(options: &webgpu::Options) -> Option<Wgpu> {
+    match Wgpu::with(options) {
+        Ok(gpu) => Some(gpu),
+        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_WGPU").is_none() => {
+            println!("skipped: no adapter ({reason})");
+            None
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn suite(options: &webgpu::Options, cases: &Options) {
+    if let Some(gpu) = device(options) {
+        println!("{}: {}", gpu.adapter().name, gpu.abilities());
+        match conformance(&gpu, cases) {
+            Ok(covered) => println!("{covered}"),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+}
+
+fn quick() -> Options {
+    Options::default().max_elements(70_000)
+}
+
+#[test]
+fn all_abilities() {
+    suite(&webgpu::Options::default(), &quick());
+}
+
+#[test]
+fn no_abilities() {
+    let mut options = webgpu::Options::default();
+    (options.int64, options.subgroups) = (false, false);
+    suite(&options, &quick().seed(1));
+}
+
+#[test]
+fn integers_only() {
+    let mut options = webgpu::Options::default();
+    (options.estimates, options.floats) = (false, false);
+    suite(&options, &quick().seed(2));
+}
