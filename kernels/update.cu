@@ -1,254 +1,242 @@
-// Update: weights follow their gradients straight out of levels and scales, in place. Mirrors src/op/update.rs and
-// src/cpu/update.rs.
+// Update: weights follow their gradients by SGD or AdamW, straight out of levels and scales. Mirrors src/op/update.rs,
+// src/cpu/update.rs and src/numerics/update.rs.
 //
-// Launch: one CTA of 128 threads for each 4096 elements of each item; a lane takes 4 elements, 8 times.
-// Item: x = the gradient: BITS ceil(n / 32) words of levels, or n f32 where b is null; b = bf16 scales, one a block;
-// a = n weights; c = n f32, the momentum or first moment (null where there is no momentum); report = n f32, the second
-// moment, of AdamW.
-// Where any of `guards` counts non-finite elements nothing is written. Every CTA reads all of them: they stay in the
-// second-level cache, but a list of thousands of tensors is better checked on the host.
-// Determinism: that of the CPU, bit for bit. Bytes an element of AdamW in f32: 24 + BITS / 8 + 2 / block.
-#include "update.cuh"
+// Launch: one CTA of 128 threads for each 4096 elements of each item; a lane takes 4 elements at a time.
+// Item: x = bits ceil(n / 32) words of planes (2 bits) or fields, or n floats where b is null; b = one bf16 scale a
+// block; a = n weights, read and written; c, report = n floats of state each (momentum; first and second moment), null
+// where there is none; first = index of element 0. Nothing is written where any guard counts non-finite elements.
+// Determinism: equal to the CPU, every operation being one rounded f32 operation in a stated order.
+// Bytes an element: bits / 8 + 2 / block + twice the weight and its state.
+#include "draw.cuh"
+#include "output.cuh"
 
-constexpr int STEP = 512;  // elements of a CTA at a time: 4 a lane
-
-template <class E>
-struct Weights;
-
-template <>
-struct Weights<F32> {
-    uint4 raw;
-    __device__ __forceinline__ void load(const void* from, uint64_t i) {
-        raw = *reinterpret_cast<const uint4*>(static_cast<const float*>(from) + i);
-    }
-    __device__ __forceinline__ float get(int j) const {
-        return __uint_as_float(j == 0 ? raw.x : j == 1 ? raw.y : j == 2 ? raw.z : raw.w);
-    }
+struct Update {
+    Draw draw;
+    const Report* guards;
+    uint64_t guard_count;
+    float factor;
+    uint32_t bits;
+    uint32_t block_shift;
+    uint32_t nesterov;
+    float terms[10];
 };
 
-template <>
-struct Weights<Bf16> {
-    uint2 raw;
-    __device__ __forceinline__ void load(const void* from, uint64_t i) {
-        raw = *reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(from) + i);
+// Whether the step is to be skipped: the same for all threads of the CTA.
+__device__ __forceinline__ bool skipped(const Update& p) {
+    bool found = false;
+    for (uint64_t i = threadIdx.x; i < p.guard_count; i += 128) {
+        found |= *reinterpret_cast<volatile const unsigned long long*>(&p.guards[i].non_finite) != 0;
     }
-    __device__ __forceinline__ float get(int j) const {
-        const uint32_t word = j < 2 ? raw.x : raw.y;
-        return __uint_as_float(j % 2 ? word & 0xffff0000u : word << 16);
-    }
-};
-
-// The words that hold the levels of 4 elements, and the levels.
-template <int BITS>
-struct Levels {
-    uint32_t w[2];
-    __device__ __forceinline__ void load(const void* from, uint64_t i) {
-        const uint32_t* words = static_cast<const uint32_t*>(from);
-        if (BITS == 2) {
-            const uint32_t plus = __ldg(words + (i >> 5) * 2), minus = __ldg(words + (i >> 5) * 2 + 1);
-            w[0] = (plus & ~minus) >> (i & 31);
-            w[1] = (minus & ~plus) >> (i & 31);
-        } else if (BITS == 4) {
-            w[0] = __ldg(static_cast<const uint16_t*>(from) + (i >> 2));
-        } else if (BITS == 8) {
-            w[0] = __ldg(words + (i >> 2));
-        } else {
-            w[0] = __ldg(words + (i >> 1));
-            w[1] = __ldg(words + (i >> 1) + 1);
-        }
-    }
-    __device__ __forceinline__ float get(int j) const {
-        if (BITS == 2) {
-            return static_cast<float>(static_cast<int>(w[0] >> j & 1u) - static_cast<int>(w[1] >> j & 1u));
-        }
-        const uint32_t word = BITS == 16 ? w[j / 2] : w[0];
-        const int at = BITS == 16 ? 16 * (j % 2) : BITS * j;
-        return static_cast<float>(static_cast<int32_t>(word << (32 - BITS - at)) >> (32 - BITS));
-    }
-};
-
-__device__ __forceinline__ float lane_of(const float4& v, int j) { return j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w; }
-
-__device__ __forceinline__ bool void_step(const Source& source) {
-    if (source.guards == nullptr) {
-        return false;
-    }
-    bool marked = false;
-    for (uint32_t i = threadIdx.x; i < source.slots; i += 128) {
-        marked |= source.guards[i].non_finite != 0;
-    }
-    return __syncthreads_or(marked);
+    return __syncthreads_or(found);
 }
 
-__device__ __forceinline__ float gradient(float level, float scale, float factor) {
-    return __fmul_rn(__fmul_rn(level, scale), factor);
-}
-
-__device__ __forceinline__ uint32_t scale_bits(const Item& item, uint64_t i, uint32_t shift) {
-    return static_cast<uint32_t>(__ldg(static_cast<const uint16_t*>(item.b) + (i >> shift))) << 16;
-}
-
-// A whole CTA of aligned elements: 16 bytes a load, all loads of two steps before the first use.
-template <class E, int BITS, bool DENSE, class Rule>
-__device__ __forceinline__ void fast(const Rule& p, const Item& item, uint64_t start) {
-    constexpr int AHEAD = 2;
-    const Source& source = p.source;
-    float* const first = static_cast<float*>(item.c);
-    float* const second = reinterpret_cast<float*>(item.report);
-    const bool state = p.keeps_state();
-    // The Philox calls of a lane's neighbours: lane j of eight makes that of step j, for all of them.
-    uint4 own = make_uint4(0, 0, 0, 0);
-    if (E::SIZE == 2) {
-        const uint32_t group = static_cast<uint32_t>((item.first + start) >> 5);
-        own = call(source.draw, item.tensor, group + (threadIdx.x & 7) * (STEP / 32) + (threadIdx.x >> 3));
-    }
-#pragma unroll 1
-    for (int step = 0; step < CTA_TILE / STEP; step += AHEAD) {
-        Weights<E> weights[AHEAD];
-        Levels<BITS> levels[AHEAD];
-        float4 dense[AHEAD], m[AHEAD], v[AHEAD];
-        uint32_t scale[AHEAD];
-#pragma unroll
-        for (int a = 0; a < AHEAD; ++a) {
-            const uint64_t i = start + (step + a) * STEP + 4 * threadIdx.x;
-            weights[a].load(item.a, i);
-            if (DENSE) {
-                dense[a] = *reinterpret_cast<const float4*>(static_cast<const float*>(item.x) + i);
-            } else {
-                levels[a].load(item.x, i);
-                scale[a] = scale_bits(item, i, source.block_shift);
-            }
-            if (state) {
-                m[a] = *reinterpret_cast<const float4*>(first + i);
-            }
-            if (Rule::STATE == 2) {
-                v[a] = *reinterpret_cast<const float4*>(second + i);
-            }
-        }
-#pragma unroll
-        for (int a = 0; a < AHEAD; ++a) {
-            const uint64_t i = start + (step + a) * STEP + 4 * threadIdx.x;
-            float w[4], b[4] = {0, 0, 0, 0}, c[4] = {0, 0, 0, 0};
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const float g = DENSE ? __fmul_rn(lane_of(dense[a], j), source.factor)
-                                      : gradient(levels[a].get(j), __uint_as_float(scale[a]), source.factor);
-                w[j] = weights[a].get(j);
-                if (state) {
-                    b[j] = lane_of(m[a], j);
-                }
-                if (Rule::STATE == 2) {
-                    c[j] = lane_of(v[a], j);
-                }
-                p.update(g, w[j], b[j], c[j]);
-            }
-            if (state) {
-                *reinterpret_cast<float4*>(first + i) = make_float4(b[0], b[1], b[2], b[3]);
-            }
-            if (Rule::STATE == 2) {
-                *reinterpret_cast<float4*>(second + i) = make_float4(c[0], c[1], c[2], c[3]);
-            }
-            if (E::SIZE == 4) {
-                *reinterpret_cast<float4*>(static_cast<float*>(item.a) + i) = make_float4(w[0], w[1], w[2], w[3]);
-            } else {
-                const int from = (lane_id() & 24) | (step + a);
-                const uint4 philox = make_uint4(__shfl_sync(ALL, own.x, from), __shfl_sync(ALL, own.y, from),
-                                                __shfl_sync(ALL, own.z, from), __shfl_sync(ALL, own.w, from));
-                const uint2 k = upper_draws(philox, threadIdx.x & 7);
-                const uint32_t low = to_bf16(__float_as_uint(w[0]), k.x & 0xffffu) |
-                                     to_bf16(__float_as_uint(w[1]), k.x >> 16) << 16;
-                const uint32_t high = to_bf16(__float_as_uint(w[2]), k.y & 0xffffu) |
-                                      to_bf16(__float_as_uint(w[3]), k.y >> 16) << 16;
-                *reinterpret_cast<uint2*>(static_cast<uint16_t*>(item.a) + i) = make_uint2(low, high);
-            }
-        }
-    }
-}
-
-// Tails and views that are not aligned: one element at a time.
-template <class E, int BITS, bool DENSE, class Rule>
-__device__ __noinline__ void careful(const Rule& p, const Item& item, uint64_t start) {
-    const Source& source = p.source;
-    float* const first = static_cast<float*>(item.c);
-    float* const second = reinterpret_cast<float*>(item.report);
-    const bool state = p.keeps_state();
-    typename E::Scalar* const weights = static_cast<typename E::Scalar*>(item.a);
-    for (int e = threadIdx.x; e < CTA_TILE; e += 128) {
-        const uint64_t i = start + e;
-        if (i >= item.n) {
-            return;
-        }
-        float g;
-        if (DENSE) {
-            g = __fmul_rn(static_cast<const float*>(item.x)[i], source.factor);
-        } else {
-            const uint32_t* words = static_cast<const uint32_t*>(item.x);
-            int level;
-            if (BITS == 2) {
-                const uint32_t plus = words[(i >> 5) * 2], minus = words[(i >> 5) * 2 + 1];
-                level = static_cast<int>((plus & ~minus) >> (i & 31) & 1u) - static_cast<int>((minus & ~plus) >> (i & 31) & 1u);
-            } else {
-                constexpr int PER_WORD = 32 / BITS;
-                const int at = BITS * static_cast<int>(i % PER_WORD);
-                level = static_cast<int32_t>(words[i / PER_WORD] << (32 - BITS - at)) >> (32 - BITS);
-            }
-            g = gradient(static_cast<float>(level), __uint_as_float(scale_bits(item, i, source.block_shift)), source.factor);
-        }
-        float w = __uint_as_float(E::to_f32(weights[i]));
-        float b = state ? first[i] : 0.0f;
-        float c = Rule::STATE == 2 ? second[i] : 0.0f;
-        p.update(g, w, b, c);
-        if (state) {
-            first[i] = b;
-        }
-        if (Rule::STATE == 2) {
-            second[i] = c;
-        }
-        uint32_t raw = __float_as_uint(w);
-        if (E::SIZE == 2) {
-            const uint64_t index = item.first + i;
-            const uint2 k = upper_draws(call(source.draw, item.tensor, static_cast<uint32_t>(index >> 5)), (index & 31) >> 2);
-            const uint32_t word = index & 2 ? k.y : k.x;
-            raw = to_bf16(raw, index & 1 ? word >> 16 : word & 0xffffu);
-        }
-        weights[i] = static_cast<typename E::Scalar>(raw);
-    }
-}
-
-template <class E, int BITS, class Rule>
-__device__ __forceinline__ void update(const Rule& p, const Item& item) {
-    if (void_step(p.source)) {
+// Four floats from element `at` on; zeros past n.
+__device__ __forceinline__ void load4(const void* from, uint64_t at, uint64_t n, float (&v)[4]) {
+    const float* src = static_cast<const float*>(from) + at;
+    if (aligned_to(from, 16) && at + 4 <= n) {
+        const float4 q = *reinterpret_cast<const float4*>(src);
+        v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
         return;
     }
-    const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE;
-    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) |
-                                reinterpret_cast<uintptr_t>(item.c) | reinterpret_cast<uintptr_t>(item.report);
-    const bool wide = start + CTA_TILE <= item.n && (addresses & 15) == 0;
-    if (item.b == nullptr) {
-        if (wide) {
-            fast<E, BITS, true>(p, item, start);
-        } else {
-            careful<E, BITS, true>(p, item, start);
-        }
-    } else if (wide) {
-        fast<E, BITS, false>(p, item, start);
-    } else {
-        careful<E, BITS, false>(p, item, start);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+        v[e] = at + e < n ? src[e] : 0.0f;
     }
 }
 
-#define COUNT_one 1
-#define COUNT_many MANY
-#define TYPE_f32 F32
-#define TYPE_bf16 Bf16
-#define KERNEL(RULE, NAME, BITS, E, N)                                                                            \
-    extern "C" __global__ void __launch_bounds__(128) update_##NAME##_##BITS##_##E##_##N(                         \
-        const __grid_constant__ RULE p, const __grid_constant__ Table<COUNT_##N> table) {                         \
-        update<TYPE_##E, BITS>(p, item_of(table, blockIdx.x));                                                    \
+__device__ __forceinline__ void store4(void* to, uint64_t at, uint64_t n, const float (&v)[4]) {
+    float* dst = static_cast<float*>(to) + at;
+    if (aligned_to(to, 16) && at + 4 <= n) {
+        *reinterpret_cast<float4*>(dst) = make_float4(v[0], v[1], v[2], v[3]);
+        return;
     }
-#define EVERY_TABLE(RULE, NAME, BITS, E) KERNEL(RULE, NAME, BITS, E, one) KERNEL(RULE, NAME, BITS, E, many)
-#define EVERY_TYPE(RULE, NAME, BITS) EVERY_TABLE(RULE, NAME, BITS, f32) EVERY_TABLE(RULE, NAME, BITS, bf16)
-#define EVERY_WIDTH(RULE, NAME) \
-    EVERY_TYPE(RULE, NAME, 2) EVERY_TYPE(RULE, NAME, 4) EVERY_TYPE(RULE, NAME, 8) EVERY_TYPE(RULE, NAME, 16)
-EVERY_WIDTH(Sgd, sgd)
-EVERY_WIDTH(AdamW, adamw)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+        if (at + e < n) {
+            dst[e] = v[e];
+        }
+    }
+}
+
+__device__ __forceinline__ void load4_bf16(const void* from, uint64_t at, uint64_t n, float (&v)[4]) {
+    const uint16_t* src = static_cast<const uint16_t*>(from) + at;
+    uint2 q = make_uint2(0, 0);
+    if (aligned_to(from, 8) && at + 4 <= n) {
+        q = *reinterpret_cast<const uint2*>(src);
+    } else {
+        uint32_t h[4];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            h[e] = at + e < n ? src[e] : 0;
+        }
+        q = make_uint2(h[0] | (h[1] << 16), h[2] | (h[3] << 16));
+    }
+    v[0] = __uint_as_float(q.x << 16);
+    v[1] = __uint_as_float(q.x & 0xffff0000u);
+    v[2] = __uint_as_float(q.y << 16);
+    v[3] = __uint_as_float(q.y & 0xffff0000u);
+}
+
+// f32 bits rounded stochastically to bf16 by the upper 16 bits of a draw.
+__device__ __forceinline__ uint32_t to_bf16(uint32_t bits, uint32_t upper) {
+    if ((bits & 0x7f800000u) == 0x7f800000u) {
+        return (bits >> 16) | (bits & 0x007fffffu ? 0x40u : 0u);
+    }
+    return (bits >> 16) + (upper < (bits & 0xffffu) ? 1u : 0u);
+}
+
+// Stores four weights, rounded by the draws of elements e0 to e0 + 3 of their group, e0 a multiple of 4.
+//
+// The eight halves of a Philox call form a ring; element e = 8 q + j takes half j, for q > 0 XOR half j + q.
+__device__ __forceinline__ void store4_bf16(void* to, uint64_t at, uint64_t n, const float (&v)[4], uint4 random, uint32_t e0) {
+    const uint64_t low = random.x | (static_cast<uint64_t>(random.y) << 32);
+    const uint64_t high = random.z | (static_cast<uint64_t>(random.w) << 32);
+    const uint32_t q = e0 / 8, j = e0 % 8, from = (j + q) % 8, turn = 16 * (from % 4);
+    const uint64_t a = from < 4 ? low : high, b = from < 4 ? high : low;
+    const uint64_t other = turn == 0 ? a : (a >> turn) | (b << (64 - turn));
+    const uint64_t halves = (j == 0 ? low : high) ^ (q == 0 ? 0 : other);
+    const uint32_t shared = shared_bits(random) >> 7;
+    uint32_t w[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+        const uint32_t x = static_cast<uint32_t>(halves >> (16 * e)) & 0x7fffu;
+        w[e] = to_bf16(__float_as_uint(v[e]), x << 1 | shared);
+    }
+    uint16_t* dst = static_cast<uint16_t*>(to) + at;
+    if (aligned_to(to, 8) && at + 4 <= n) {
+        *reinterpret_cast<uint2*>(dst) = make_uint2(w[0] | (w[1] << 16), w[2] | (w[3] << 16));
+        return;
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+        if (at + e < n) {
+            dst[e] = static_cast<uint16_t>(w[e]);
+        }
+    }
+}
+
+// The gradient of four elements: (l s) factor, or x factor.
+__device__ __forceinline__ void gradient4(const Update& p, const Item& item, uint64_t at, float (&g)[4]) {
+    if (item.b == nullptr) {
+        load4(item.x, at, item.n, g);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            g[e] = __fmul_rn(g[e], p.factor);
+        }
+        return;
+    }
+    const uint32_t* words = static_cast<const uint32_t*>(item.x);
+    const float s = __uint_as_float(static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[at >> p.block_shift]) << 16);
+    int32_t level[4];
+    if (p.bits == 2) {
+        const uint2 pair = load_pair(item.x, at >> 5);
+        const uint32_t plus = pair.x >> (at % 32), minus = pair.y >> (at % 32);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            level[e] = static_cast<int32_t>((plus >> e) & 1u) - static_cast<int32_t>((minus >> e) & 1u);
+        }
+    } else if (p.bits == 16) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            level[e] = static_cast<int32_t>(words[at / 2 + e / 2] << (e % 2 ? 0 : 16)) >> 16;
+        }
+    } else {
+        const uint32_t word = words[at * p.bits / 32] >> (at * p.bits % 32);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            level[e] = static_cast<int32_t>(word << (32 - p.bits - p.bits * e)) >> (32 - p.bits);
+        }
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+        g[e] = __fmul_rn(__fmul_rn(static_cast<float>(level[e]), s), p.factor);
+    }
+}
+
+// Terms: learning rate, momentum, weight decay.
+struct Sgd {
+    __device__ static __forceinline__ bool first_state(const Update& p) { return p.terms[1] != 0.0f; }
+    static constexpr bool SECOND_STATE = false;
+    __device__ static __forceinline__ float apply(const Update& p, float g, float w, float& b, float&) {
+        const float rate = p.terms[0], momentum = p.terms[1], decay = p.terms[2];
+        const float d = decay == 0.0f ? g : __fadd_rn(g, __fmul_rn(decay, w));
+        if (momentum == 0.0f) {
+            return __fsub_rn(w, __fmul_rn(rate, d));
+        }
+        b = __fadd_rn(__fmul_rn(momentum, b), d);
+        const float n = p.nesterov ? __fadd_rn(d, __fmul_rn(momentum, b)) : b;
+        return __fsub_rn(w, __fmul_rn(rate, n));
+    }
+};
+
+// Terms: learning rate, beta 1, 1 - beta 1, beta 2, 1 - beta 2, both corrections, eps, keep.
+struct AdamW {
+    __device__ static __forceinline__ bool first_state(const Update&) { return true; }
+    static constexpr bool SECOND_STATE = true;
+    __device__ static __forceinline__ float apply(const Update& p, float g, float w, float& m, float& v) {
+        m = __fadd_rn(__fmul_rn(m, p.terms[1]), __fmul_rn(g, p.terms[2]));
+        v = __fadd_rn(__fmul_rn(v, p.terms[3]), __fmul_rn(__fmul_rn(g, g), p.terms[4]));
+        const float root = __fadd_rn(__fsqrt_rn(__fmul_rn(v, p.terms[6])), p.terms[7]);
+        const float adjusted = __fdiv_rn(__fmul_rn(m, p.terms[5]), root);
+        return __fsub_rn(__fmul_rn(w, p.terms[8]), __fmul_rn(adjusted, p.terms[0]));
+    }
+};
+
+template <class Rule, class E>
+__device__ __forceinline__ void update(const Update& p, const Item& item) {
+    if (skipped(p)) {
+        return;
+    }
+    const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + 4 * threadIdx.x;
+#pragma unroll 2
+    for (int i = 0; i < CTA_TILE / 512; ++i) {
+        const uint64_t at = start + 512 * i;
+        if (at >= item.n) {
+            return;
+        }
+        float g[4], w[4], first[4] = {}, second[4] = {};
+        gradient4(p, item, at, g);
+        if (E::SIZE == 4) {
+            load4(item.a, at, item.n, w);
+        } else {
+            load4_bf16(item.a, at, item.n, w);
+        }
+        if (Rule::first_state(p)) {
+            load4(item.c, at, item.n, first);
+        }
+        if (Rule::SECOND_STATE) {
+            load4(item.report, at, item.n, second);
+        }
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            w[e] = Rule::apply(p, g[e], w[e], first[e], second[e]);
+        }
+        if (Rule::first_state(p)) {
+            store4(item.c, at, item.n, first);
+        }
+        if (Rule::SECOND_STATE) {
+            store4(item.report, at, item.n, second);
+        }
+        if (E::SIZE == 4) {
+            store4(item.a, at, item.n, w);
+        } else {
+            const uint4 random = call<PHILOX_ROUNDS>(p.draw, item.tensor, static_cast<uint32_t>((item.first + at) >> 5));
+            store4_bf16(item.a, at, item.n, w, random, at % 32);
+        }
+    }
+}
+
+#define KERNEL(name, Rule, type, E, count, N)                                                                  \
+    extern "C" __global__ void __launch_bounds__(128) update_##name##_##type##_##count(                        \
+        const __grid_constant__ Update p, const __grid_constant__ Table<N> table) {                            \
+        update<Rule, E>(p, item_of(table, blockIdx.x));                                                        \
+    }
+KERNEL(sgd, Sgd, f32, F32, one, 1)
+KERNEL(sgd, Sgd, f32, F32, many, MANY)
+KERNEL(sgd, Sgd, bf16, Bf16, one, 1)
+KERNEL(sgd, Sgd, bf16, Bf16, many, MANY)
+KERNEL(adamw, AdamW, f32, F32, one, 1)
+KERNEL(adamw, AdamW, f32, F32, many, MANY)
+KERNEL(adamw, AdamW, bf16, Bf16, one, 1)
+KERNEL(adamw, AdamW, bf16, Bf16, many, MANY)
+#undef KERNEL

@@ -6,65 +6,55 @@ use super::item::{Item as Row, Pointer};
 use super::launch::{Call, suffix};
 use super::memory::Reports;
 use super::modules::Module;
-use crate::backend::Memory;
 use crate::error::Result;
 use crate::numerics::constants::domain;
-use crate::numerics::update::{AdamWTerms, SgdTerms};
-use crate::op::update::{self, AdamW, AdamWItem, Gradient, Sgd, SgdItem};
 use crate::op::Element;
+use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use bytemuck::{Pod, Zeroable};
+use cudarc::driver::DeviceSlice;
 
-/// What every update shares. Mirrors `Source` in kernels/include/update.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Source {
+struct Params {
     draw: DrawParams,
     guards: Pointer,
-    slots: u32,
-    block_shift: u32,
+    guard_count: u64,
     factor: f32,
-    unused: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SgdParams {
-    source: Source,
-    terms: SgdTerms,
+    bits: u32,
+    block_shift: u32,
     nesterov: u32,
+    terms: [f32; 10],
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct AdamWParams {
-    source: Source,
-    terms: AdamWTerms,
-    unused: u32,
-}
-
-impl Source {
-    fn new<'a>(cuda: &Cuda, call: &mut Call<'a>, of: &update::Source, guards: Option<&'a Reports>) -> Result<Self> {
-        let slots = guards.map_or(0, Cuda::report_slots);
-        Ok(Source {
-            draw: DrawParams::new(cuda, &of.draw, domain::WEIGHT),
-            guards: match guards {
-                Some(guards) if slots > 0 => call.guards(guards)?.at(0),
-                _ => Pointer::NULL,
-            },
-            slots: slots as u32,
-            block_shift: of.block.get().ilog2(),
-            factor: of.factor,
-            unused: 0,
+impl Params {
+    fn new<'a>(call: &mut Call<'a>, source: &Source, terms: &[f32], guards: Option<&'a Reports>) -> Result<Self> {
+        let guard_count = guards.map_or(0, |reports| reports.0.len() as u64);
+        let guards = match guards {
+            Some(reports) => call.guards(reports)?.at(0),
+            None => Pointer::NULL,
+        };
+        let mut all = [0.0; 10];
+        all[..terms.len()].copy_from_slice(terms);
+        Ok(Params {
+            draw: DrawParams::new(call.cuda(), &source.draw, domain::WEIGHT),
+            guards,
+            guard_count,
+            factor: source.factor,
+            bits: source.bits,
+            block_shift: source.block.get().ilog2(),
+            nesterov: 0,
+            terms: all,
         })
     }
 }
 
-/// The addresses of a gradient: levels and scales, or floats and null.
-fn gradient<'a>(call: &mut Call<'a>, of: Gradient<'a, Cuda>) -> Result<(Pointer, Pointer)> {
-    Ok(match of {
+/// The row of a gradient: levels and scales, or floats and null.
+fn row<'a, 'l: 'a>(call: &mut Call<'a>, gradient: &Gradient<'l, Cuda>) -> Result<Row> {
+    let (x, b) = match *gradient {
         Gradient::Packed { levels, scales } => (call.read(levels)?, call.read(scales)?),
         Gradient::Dense(x) => (call.read(x)?, Pointer::NULL),
-    })
+    };
+    Ok(Row { x, b, ..Row::default() })
 }
 
 pub(super) fn sgd<T: Element>(
@@ -76,20 +66,19 @@ pub(super) fn sgd<T: Element>(
     op.validate()?;
     items.iter().try_for_each(|item| item.validate(op))?;
     let mut call = Call::new(cuda)?;
-    let source = Source::new(cuda, &mut call, &op.source, guards)?;
+    let terms = [op.terms.learning_rate, op.terms.momentum, op.terms.weight_decay];
+    let params = Params { nesterov: op.nesterov.into(), ..Params::new(&mut call, &op.source, &terms, guards)? };
     let mut rows = Vec::with_capacity(items.len());
     for item in items {
-        let n = item.weights.len() as u64;
-        let (x, b) = gradient(&mut call, item.gradient.shorten())?;
+        let gradient = row(&mut call, &item.gradient)?;
         let c = match &mut item.momentum {
-            Some(momentum) if op.terms.momentum != 0.0 => call.write(momentum)?,
-            _ => Pointer::NULL,
+            Some(momentum) => call.write(momentum)?,
+            None => Pointer::NULL,
         };
-        let a = call.write(&mut item.weights)?;
-        rows.push(Row { x, a, b, c, n, first: item.first, tensor: item.tensor, ..Row::default() });
+        let (n, first, tensor) = (item.weights.len() as u64, item.first, item.tensor);
+        rows.push(Row { a: call.write(&mut item.weights)?, c, n, first, tensor, ..gradient });
     }
-    let params = SgdParams { source, terms: op.terms, nesterov: u32::from(op.nesterov) };
-    call.launch_tiles(Module::Update, &format!("update_sgd_{}_{}", op.source.bits, suffix::<T>()), &params, &rows)
+    call.launch_tiles(Module::Update, &format!("update_sgd_{}", suffix::<T>()), &params, &rows)
 }
 
 pub(super) fn adamw<T: Element>(
@@ -101,16 +90,18 @@ pub(super) fn adamw<T: Element>(
     op.validate()?;
     items.iter().try_for_each(|item| item.validate(op))?;
     let mut call = Call::new(cuda)?;
-    let source = Source::new(cuda, &mut call, &op.source, guards)?;
+    let t = &op.terms;
+    let terms =
+        [t.learning_rate, t.beta1, t.rest1, t.beta2, t.rest2, t.correct1, t.correct2, t.eps, t.keep];
+    let params = Params::new(&mut call, &op.source, &terms, guards)?;
     let mut rows = Vec::with_capacity(items.len());
     for item in items {
-        let n = item.weights.len() as u64;
-        let (x, b) = gradient(&mut call, item.gradient.shorten())?;
+        let gradient = row(&mut call, &item.gradient)?;
         let c = call.write(&mut item.first_moment)?;
+        // The kernel has no report: the second moment takes its place.
         let report = call.write(&mut item.second_moment)?;
-        let a = call.write(&mut item.weights)?;
-        rows.push(Row { x, a, b, c, report, n, first: item.first, tensor: item.tensor, begin: 0 });
+        let (n, first, tensor) = (item.weights.len() as u64, item.first, item.tensor);
+        rows.push(Row { a: call.write(&mut item.weights)?, c, report, n, first, tensor, ..gradient });
     }
-    let params = AdamWParams { source, terms: op.terms, unused: 0 };
-    call.launch_tiles(Module::Update, &format!("update_adamw_{}_{}", op.source.bits, suffix::<T>()), &params, &rows)
+    call.launch_tiles(Module::Update, &format!("update_adamw_{}", suffix::<T>()), &params, &rows)
 }
