@@ -18,7 +18,8 @@ use std::{env, fs};
 const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 
 /// The fatbins, one for each file in kernels/.
-const SOURCES: [&str; 7] = ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce"];
+const SOURCES: [&str; 8] =
+    ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce", "update"];
 
 pub(crate) fn build() {
     println!("cargo:rerun-if-changed=kernels");

@@ -5,7 +5,7 @@
 //! | `launch.rs`, `view.rs` | the launch floor: all `unsafe` of this backend |
 //! | `item.rs`, `draw.rs`, `modules.rs`, `scratch.rs`, `error.rs` | tables of tensors, draws, kernels, scratch memory, driver errors |
 //! | `memory.rs` | buffers are `CudaSlice<T>`, transfers are queued |
-//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs` | one file an operation: checks, and its launch; the kernels are in `kernels/`, under the same names |
+//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks, and its launch; the kernels are in `kernels/`, under the same names |
 //!
 //! Operations are queued on one stream and return at once; only downloads, reading reports and the reductions that
 //! return a number wait. Nothing is copied to the device for a launch: a list of tensors travels in the kernel's

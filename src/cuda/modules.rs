@@ -17,6 +17,7 @@ pub(super) enum Module {
     Check,
     Pack,
     Reduce,
+    Update,
 }
 
 macro_rules! fatbin {
@@ -35,6 +36,7 @@ impl Module {
             Module::Check => fatbin!("check"),
             Module::Pack => fatbin!("pack"),
             Module::Reduce => fatbin!("reduce"),
+            Module::Update => fatbin!("update"),
         }
     }
 }

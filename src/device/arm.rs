@@ -6,6 +6,8 @@ use crate::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda::Cuda;
 use crate::error::Result;
+#[cfg(feature = "wgpu")]
+use crate::webgpu::Wgpu;
 use bytemuck::Pod;
 
 /// One match arm a backend: `on!(Enum(x) = value => e)` is `e` with the backend's own value in `x`;
@@ -16,6 +18,8 @@ macro_rules! on {
             $enum::Cpu($held) => $e,
             #[cfg(feature = "cuda")]
             $enum::Cuda($held) => $e,
+            #[cfg(feature = "wgpu")]
+            $enum::Wgpu($held) => $e,
         }
     };
     ($enum:ident($held:ident): $backend:ident = $value:expr => $e:expr) => {
@@ -27,6 +31,11 @@ macro_rules! on {
             #[cfg(feature = "cuda")]
             $enum::Cuda($held) => {
                 type $backend = $crate::cuda::Cuda;
+                $e
+            }
+            #[cfg(feature = "wgpu")]
+            $enum::Wgpu($held) => {
+                type $backend = $crate::webgpu::Wgpu;
                 $e
             }
         }
@@ -105,3 +114,5 @@ macro_rules! arm {
 arm!(Cpu, Cpu, "cpu");
 #[cfg(feature = "cuda")]
 arm!(Cuda, Cuda, "cuda");
+#[cfg(feature = "wgpu")]
+arm!(Wgpu, Wgpu, "wgpu");

@@ -21,6 +21,8 @@ use crate::backend::Memory;
 use crate::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use crate::cuda::Cuda;
+#[cfg(feature = "wgpu")]
+use crate::webgpu::Wgpu;
 use bytemuck::Pod;
 
 /// A device chosen at run time.
@@ -32,6 +34,9 @@ pub enum Device {
     /// An NVIDIA card.
     #[cfg(feature = "cuda")]
     Cuda(Cuda),
+    /// Any GPU, through wgpu.
+    #[cfg(feature = "wgpu")]
+    Wgpu(Wgpu),
 }
 
 /// An owned buffer on a [`Device`].
@@ -42,6 +47,9 @@ pub enum Buffer<T: Pod + Send + Sync> {
     /// On an NVIDIA card.
     #[cfg(feature = "cuda")]
     Cuda(<Cuda as Memory>::Buffer<T>),
+    /// In a wgpu buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(<Wgpu as Memory>::Buffer<T>),
 }
 
 /// A borrowed buffer on a [`Device`].
@@ -53,6 +61,9 @@ pub enum View<'a, T: Pod + Send + Sync> {
     /// On an NVIDIA card.
     #[cfg(feature = "cuda")]
     Cuda(<Cuda as Memory>::View<'a, T>),
+    /// In a wgpu buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(<Wgpu as Memory>::View<'a, T>),
 }
 
 /// A mutably borrowed buffer on a [`Device`].
@@ -63,6 +74,9 @@ pub enum ViewMut<'a, T: Pod + Send + Sync> {
     /// On an NVIDIA card.
     #[cfg(feature = "cuda")]
     Cuda(<Cuda as Memory>::ViewMut<'a, T>),
+    /// In a wgpu buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(<Wgpu as Memory>::ViewMut<'a, T>),
 }
 
 /// Reports on a [`Device`].
@@ -73,6 +87,9 @@ pub enum Reports {
     /// On an NVIDIA card.
     #[cfg(feature = "cuda")]
     Cuda(<Cuda as Memory>::Reports),
+    /// In a wgpu buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(<Wgpu as Memory>::Reports),
 }
 
 impl Default for Device {
