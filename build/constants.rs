@@ -1,13 +1,13 @@
 //! The numbers that kernels and shaders share with `src/numerics/constants.rs`, read from that very file.
 
 #[path = "../src/numerics/constants.rs"]
-#[allow(dead_code)]
+#[expect(unreachable_pub, dead_code, reason = "the file is written for the library")]
 mod numbers;
 
 use numbers as n;
 
 /// Name and value of every shared constant.
-pub fn all() -> Vec<(&'static str, u32)> {
+pub(crate) fn all() -> Vec<(&'static str, u32)> {
     println!("cargo:rerun-if-changed=src/numerics/constants.rs");
     vec![
         ("PHILOX_ROUNDS", n::PHILOX_ROUNDS),

@@ -18,9 +18,10 @@ use std::{env, fs};
 const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 
 /// The fatbins, one for each file in kernels/.
-const SOURCES: [&str; 7] = ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce"];
+const SOURCES: [&str; 8] =
+    ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce", "update"];
 
-pub fn build() {
+pub(crate) fn build() {
     println!("cargo:rerun-if-changed=kernels");
     println!("cargo:rerun-if-changed=build/kernels.rs");
     for name in ["TRIGRAD_CUDA_ARCHS", "NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "DOCS_RS"] {

@@ -17,7 +17,7 @@ mod variants;
 /// A line of flattened text with the file and line it came from.
 type Line = (String, String, usize);
 
-pub fn build() {
+pub(crate) fn build() {
     for path in ["shaders", "build/shaders.rs", "build/variants.rs", "src/webgpu/expand.rs"] {
         println!("cargo:rerun-if-changed={path}");
     }

@@ -62,7 +62,7 @@ fi
 
 if wants example; then
   step "the example, in a short form"
-  cargo run --release --example train_fashion -- --epochs 1 --seeds 1 --out target/train_fashion_short.png
+  cargo run --release --example train_fashion -- --epochs 1 --seeds 1 --png target/train_fashion_short.png
   cargo run --release --example raw_slices
 fi
 step "all done"

@@ -3,7 +3,7 @@
 //! Views are the native ones (`&[T]`, a CUDA device pointer with a stream, a range of a wgpu buffer), so whoever
 //! holds raw buffers needs no wrapper. Every operation takes a list of items: a whole model in one call.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::{self, Element, Report};
 use bytemuck::Pod;
 use std::ops::Range;
@@ -243,13 +243,17 @@ pub trait Backend: Memory {
     ) -> Result<f64>;
 
     /// Weights follow their gradients by SGD, in place. Where `guards` are given and any of their slots counts
-    /// non-finite elements, nothing is changed: the step is skipped without waiting.
+    /// non-finite elements, nothing is changed: the step is skipped without waiting. A backend without this operation
+    /// answers [`Error::Unsupported`].
     fn update_sgd<T: Element>(
         &self,
         op: &op::update::Sgd,
         items: &mut [op::update::SgdItem<'_, Self, T>],
         guards: Option<&Self::Reports>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let _ = (op, items, guards);
+        Err(Error::Unsupported { operation: "update_sgd", device: self.name() })
+    }
 
     /// Weights follow their gradients by AdamW, in place; `guards` as for [`update_sgd`](Self::update_sgd).
     fn update_adamw<T: Element>(
@@ -257,5 +261,8 @@ pub trait Backend: Memory {
         op: &op::update::AdamW,
         items: &mut [op::update::AdamWItem<'_, Self, T>],
         guards: Option<&Self::Reports>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let _ = (op, items, guards);
+        Err(Error::Unsupported { operation: "update_adamw", device: self.name() })
+    }
 }

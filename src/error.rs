@@ -3,6 +3,10 @@
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Where programs written for `vsa-optim-rs` look for the error.
+#[cfg(feature = "candle")]
+pub type OptimError = Error;
+
 /// Every way a call can fail. After an error the state is as it was before the call, unless the variant says that
 /// it is refused until reset.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +174,14 @@ pub enum Error {
         asked: u64,
         /// Bytes free, where the device tells.
         free: Option<u64>,
+    },
+    /// An operation that this backend does not have.
+    #[error("{device} does not have the operation {operation}")]
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
+        /// The device.
+        device: String,
     },
     /// A failure reported by a device or its driver.
     #[error("{backend}: {call} failed: {message}")]

@@ -27,3 +27,9 @@ pub use error::{Error, Result};
 pub use ternary::{
     OptimError, PackedTritVec, TernaryConfig, TernaryGradientAccumulator, TernaryOptimizerWrapper, Trit,
 };
+
+/// Where programs written for `vsa-optim-rs` look for [`TernaryConfig`].
+#[cfg(feature = "candle")]
+pub mod config {
+    pub use crate::ternary::TernaryConfig;
+}

@@ -294,7 +294,7 @@ fn an_all_zero_f16_gradient_is_zero_in_every_format() {
     for format in formats() {
         let config = Config { format, ..Config::default() };
         let mut acc = Accumulator::new(Cpu::default(), &[Spec::new("w", [100])], config).unwrap();
-        let zeros = vec![f16::ZERO; 100];
+        let zeros = [f16::ZERO; 100];
         acc.accumulate(&[("w", zeros[..].into())], 1.0).unwrap();
         acc.accumulate(&[("w", zeros[..].into())], 1.0).unwrap();
         assert_eq!(acc.to_vec::<f32>("w", Reduce::Mean).unwrap(), vec![0.0; 100]);

@@ -190,6 +190,25 @@ fn test_stochastic_vs_deterministic() {
     assert_eq!(result_deterministic.len(), 3);
 }
 
+/// Every path the original exports these names under.
+mod paths {
+    use trigrad::config::TernaryConfig;
+    use trigrad::error::{OptimError, Result};
+    use trigrad::ternary::{TernaryGradientAccumulator, TernaryOptimizerWrapper};
+
+    fn made(config: TernaryConfig) -> Result<TernaryGradientAccumulator> {
+        let device = candle_core::Device::Cpu;
+        TernaryOptimizerWrapper::new(&super::create_param_shapes(), config.clone(), &device)?;
+        TernaryGradientAccumulator::new(&super::create_param_shapes(), config, &device)
+    }
+
+    #[test]
+    fn every_path_of_the_original_is_there() {
+        let e: OptimError = made(TernaryConfig::default().with_accumulation_steps(0)).map(|_| ()).unwrap_err();
+        assert!(matches!(e, OptimError::Parameter { .. }));
+    }
+}
+
 /// The integration test of the original: names and shapes come back.
 #[test]
 fn test_ternary_accumulation_flow() {

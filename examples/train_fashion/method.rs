@@ -34,7 +34,7 @@ impl Method {
             Method::F32 => None,
             Method::Adaptive(bits) => Some(Format::Adaptive { bits }),
             // A step has 8 micro-batches, one more than 4-bit counts hold.
-            Method::Exact => Some(Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.5 } }),
+            Method::Exact => Some(Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.0 } }),
         }
     }
 }

@@ -9,9 +9,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// What the checksum follows in the header. No name can contain it: quotes in names are escaped.
+/// What the checksum follows in the header. No name can contain it, since quotes in names are escaped.
 const MARK: &[u8] = b"\"checksum\":\"";
 const BLANK: &[u8; 8] = b"00000000";
+/// What the length of the file follows.
+const LENGTH: &[u8] = b"\"bytes\":\"";
 const FORMAT: &str = "trigrad";
 
 /// Writes contents to a file of this kind.
@@ -46,12 +48,15 @@ fn encode(kind: &'static str, contents: &Contents) -> Result<Vec<u8>> {
     fields.insert("version".to_owned(), VERSION.to_string());
     fields.insert("kind".to_owned(), kind.to_owned());
     fields.insert("checksum".to_owned(), String::from_utf8_lossy(BLANK).into_owned());
+    fields.insert("bytes".to_owned(), length_text(0));
     let mut bytes = serialize(views, Some(fields)).map_err(failed)?;
+    let length = length_text(bytes.len() as u64);
+    let (Some(at), Some(length_at)) = (after(&bytes, MARK, 8), after(&bytes, LENGTH, 16)) else {
+        return Err(foreign(kind, "no checksum in the header".to_owned()));
+    };
+    bytes[length_at..length_at + 16].copy_from_slice(length.as_bytes());
     let sum = checksum(&bytes);
-    match place(&bytes) {
-        Some(at) => bytes[at..at + 8].copy_from_slice(sum.as_bytes()),
-        None => return Err(foreign(kind, "no checksum in the header".to_owned())),
-    }
+    bytes[at..at + 8].copy_from_slice(sum.as_bytes());
     Ok(bytes)
 }
 
@@ -66,7 +71,7 @@ fn decode(kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
     if length.saturating_add(8) > got {
         return Err(Error::CheckpointTruncated { expected: length.saturating_add(8), got });
     }
-    let Some(at) = place(&bytes) else {
+    let Some(at) = after(&bytes, MARK, 8) else {
         return Err(foreign(kind, "no checksum in the header".to_owned()));
     };
     let expected = String::from_utf8_lossy(&bytes[at..at + 8]).into_owned();
@@ -83,6 +88,7 @@ fn decode(kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| foreign(kind, e.to_string()))?;
     let mut contents = Contents { fields: fields(&metadata), ..Contents::default() };
     contents.fields.remove("checksum");
+    contents.fields.remove("bytes");
     if contents.text("format").ok().as_deref() != Some(FORMAT) {
         return Err(foreign(kind, "another program's file".to_owned()));
     }
@@ -100,23 +106,26 @@ fn decode(kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
     Ok(contents)
 }
 
-/// The length that the header, if it can be read, gives the file.
+/// The length that the header gives the file.
 fn needed(bytes: &[u8]) -> Option<u64> {
-    let (header, metadata) = SafeTensors::read_metadata(bytes).ok()?;
-    let end = metadata.tensors().values().map(|t| t.data_offsets.1).max().unwrap_or(0);
-    Some((8 + header + end) as u64)
+    let at = after(bytes, LENGTH, 16)?;
+    std::str::from_utf8(&bytes[at..at + 16]).ok()?.parse().ok()
+}
+
+fn length_text(bytes: u64) -> String {
+    format!("{bytes:016}")
 }
 
 fn fields(metadata: &Metadata) -> std::collections::BTreeMap<String, String> {
     metadata.metadata().clone().unwrap_or_default().into_iter().collect()
 }
 
-/// Where the checksum stands.
-fn place(bytes: &[u8]) -> Option<usize> {
+/// Where in the header a field of `width` bytes stands that follows `mark`.
+fn after(bytes: &[u8], mark: &[u8], width: usize) -> Option<usize> {
     let length = usize::try_from(u64::from_le_bytes(*bytes.first_chunk::<8>()?)).ok()?;
     let header = bytes.get(8..length.checked_add(8)?)?;
-    let at = header.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
-    header.get(at..at + 8).map(|_| at + 8)
+    let at = header.windows(mark.len()).position(|w| w == mark)? + mark.len();
+    header.get(at..at + width).map(|_| at + 8)
 }
 
 /// The CRC-32 of the bytes, the checksum in them being blank.

@@ -1,239 +1,226 @@
-//! The launch floor: the only `unsafe` of this backend. Loads the kernels, launches them, and moves bytes.
+//! The launch floor: with `view.rs`, all `unsafe` of this backend.
 //!
-//! What makes a launch sound, and who sees to it:
-//! 1. The kernel's parameters have the layout it was compiled for: each operation has one `repr(C)` struct here in
-//!    Rust and one in its header, plus [`Table`]; a test on a card compares every operation with the CPU.
-//! 2. Every address covers the elements that the kernel touches: an operation's `validate` fixes the lengths of all
-//!    views before anything is queued, and kernels compare with `n` before they read or write.
-//! 3. The memory lives until the work is done: cudarc frees it in stream order, and [`super::view::Uses`] waits for
-//!    and records events where several streams are in play.
-//! 4. Nothing else writes what is read, or reads what is written: Rust's borrows hold while a call queues its work,
-//!    and stream order holds afterwards.
-#![expect(unsafe_code, reason = "driver calls; each says why it holds")]
+//! What every launch owes the driver, and who keeps it:
+//!
+//! 1. **Arguments are what the kernel declares.** Every entry point takes its parameter struct by value, then a
+//!    `Table` by value; the mirrors in Rust are `repr(C)` without padding, and the conformance suite runs every one.
+//! 2. **Memory is where the pointers say.** A [`Pointer`] comes from a view of this context ([`Call::read`],
+//!    [`Call::write`]), and operations check all lengths against `n` before they build an [`Item`]. Kernels stay
+//!    within the lengths that their headers state.
+//! 3. **Memory lives until the work is done.** A buffer is freed in stream order, and cudarc's events, which a
+//!    [`Call`] keeps until everything is queued, make its stream wait for ours where there are several.
+//! 4. **What is written is borrowed mutably**, once: [`Call::write`] takes `&mut`.
+//! 5. **The function belongs to the stream's context**, for both come from the same [`Cuda`].
+//! 6. **Grid and parameters are within the limits**: at most 2^31 - 1 CTAs and 32,764 bytes; lists are divided.
 
-use super::{Cuda, item::Table};
+#![expect(unsafe_code, reason = "kernel launches and uninitialised allocations are unsafe in cudarc")]
+
+use super::Cuda;
+use super::error::Driver;
+use super::item::{Item, MANY, Pointer, Table};
+use super::memory::{Cell, Reports};
+use super::modules::Module;
+use super::view::{View, ViewMut};
 use crate::error::{Error, Result};
+use crate::op::{Element, ElementType};
 use bytemuck::Pod;
-use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::{CudaContext, CudaSlice, sys};
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_void};
-use std::sync::Arc;
+use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchConfig, PushKernelArg, SyncOnDrop};
 
-/// Threads of a CTA in every kernel.
+/// Threads of a CTA that works on 4096 elements.
 pub(super) const THREADS: u32 = 128;
+/// Elements a CTA takes.
+pub(super) const CTA_TILE: u64 = 4096;
+/// CTAs in a grid.
+const GRID_MAX: u64 = (1 << 31) - 1;
 
-const FATBINS: [&[u8]; 7] = [
-    include_bytes!(concat!(env!("OUT_DIR"), "/quantize.fatbin")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/dequantize.fatbin")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/accumulate.fatbin")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/read_out.fatbin")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/check.fatbin")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/pack.fatbin")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/reduce.fatbin")),
-];
+/// An argument by value.
+#[repr(transparent)]
+struct ByValue<P>(P);
 
-/// Whether the driver's library can be loaded; cudarc panics where it is used without.
-pub(super) fn driver_present() -> bool {
-    // SAFETY: loads and unloads libcuda, whose initializers have no preconditions.
-    unsafe { sys::is_culib_present() }
+// SAFETY: plain bytes, laid out as the type says (obligation 1).
+unsafe impl<P: Pod> DeviceRepr for ByValue<P> {}
+
+/// Where the slots of some reports lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slots {
+    base: Pointer,
+    len: usize,
 }
 
-/// What to do with a driver error that call `call` returned.
-pub(super) fn failed(call: &'static str) -> impl FnOnce(DriverError) -> Error {
-    move |e| Error::Backend { backend: "cuda", call, message: e.to_string() }
+impl Slots {
+    /// No reports.
+    pub(super) const NONE: Slots = Slots { base: Pointer::NULL, len: 0 };
+
+    /// A slot; null where it does not exist, which [`check_slot`] has excluded.
+    pub(super) fn at(self, slot: usize) -> Pointer {
+        if slot < self.len { self.base.byte_add((slot * size_of::<Cell>()) as u64) } else { Pointer::NULL }
+    }
 }
 
-/// The loaded kernels of a context.
-pub(super) struct Modules {
-    context: Arc<CudaContext>,
-    modules: Vec<sys::CUmodule>,
-    functions: HashMap<String, sys::CUfunction>,
+/// Checks that a slot exists.
+pub(super) fn check_slot(slot: usize, slots: usize) -> Result<()> {
+    if slot < slots {
+        Ok(())
+    } else {
+        Err(Error::Length { what: "report slots", expected: (slot as u64).saturating_add(1), got: slots as u64 })
+    }
 }
 
-// SAFETY: module and function handles may be used from any thread that has made the context current, which every
-// launch does first; the driver synchronizes its own state.
-unsafe impl Send for Modules {}
-// SAFETY: as above; nothing here changes after loading.
-unsafe impl Sync for Modules {}
+/// The element type in a kernel's name.
+pub(super) const fn suffix<T: Element>() -> &'static str {
+    match T::TYPE {
+        ElementType::F32 => "f32",
+        ElementType::F16 => "f16",
+        ElementType::Bf16 => "bf16",
+    }
+}
 
-impl Modules {
-    pub(super) fn load(context: &Arc<CudaContext>) -> Result<Self> {
-        context.bind_to_thread().map_err(failed("cuCtxSetCurrent"))?;
-        let mut loaded = Modules { context: context.clone(), modules: Vec::new(), functions: HashMap::new() };
-        for image in FATBINS {
-            // SAFETY: the image is a whole fatbin, which tells its own length; the context is current.
-            let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed("cuModuleLoadData"))?;
-            loaded.modules.push(module);
-            loaded.add_functions(module)?;
-        }
-        Ok(loaded)
+/// The call of one operation: turns views into pointers, launches, and when dropped records what was read and
+/// written. Build it before the first launch and keep it past the last (obligation 3).
+pub(super) struct Call<'a> {
+    cuda: &'a Cuda,
+    guards: Vec<SyncOnDrop<'a>>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(cuda: &'a Cuda) -> Result<Self> {
+        // Also reports what failed where no error could be returned, such as in a drop.
+        cuda.stream().context().bind_to_thread().during("cuCtxSetCurrent")?;
+        Ok(Call { cuda, guards: Vec::new() })
     }
 
-    /// Finds every kernel of a module by the names the module itself lists.
-    fn add_functions(&mut self, module: sys::CUmodule) -> Result<()> {
-        let mut count = 0;
-        // SAFETY: the module is loaded and `count` outlives the call.
-        unsafe { sys::cuModuleGetFunctionCount(&mut count, module) }
-            .result()
-            .map_err(failed("cuModuleGetFunctionCount"))?;
-        let mut functions = vec![std::ptr::null_mut(); count as usize];
-        // SAFETY: `functions` has room for `count` handles.
-        unsafe { sys::cuModuleEnumerateFunctions(functions.as_mut_ptr(), count, module) }
-            .result()
-            .map_err(failed("cuModuleEnumerateFunctions"))?;
-        for function in functions {
-            let mut name = std::ptr::null();
-            // SAFETY: the function belongs to a loaded module; `name` outlives the call.
-            unsafe { sys::cuFuncGetName(&mut name, function) }.result().map_err(failed("cuFuncGetName"))?;
-            // SAFETY: the driver returns a string that ends in zero and lives as long as the module.
-            let name = unsafe { CStr::from_ptr(name) };
-            self.functions.insert(name.to_string_lossy().into_owned(), function);
+    /// Memory that the launches read.
+    pub(super) fn read<T>(&mut self, view: View<'a, T>) -> Result<Pointer> {
+        self.cuda.holds(view.stream())?;
+        let (address, guard) = view.native().view_ptr(self.cuda.stream());
+        self.guards.push(guard);
+        Ok(Pointer::new(address))
+    }
+
+    /// Memory that the launches write, and may read.
+    pub(super) fn write<T>(&mut self, view: &'a mut ViewMut<'_, T>) -> Result<Pointer> {
+        self.cuda.holds(view.stream())?;
+        let (address, guard) = view.device_ptr_mut(self.cuda.stream());
+        self.guards.push(guard);
+        Ok(Pointer::new(address))
+    }
+
+    /// Reports that the launches add to.
+    pub(super) fn reports(&mut self, reports: &'a mut Reports) -> Result<Slots> {
+        self.cuda.holds(reports.0.stream())?;
+        let len = reports.0.len();
+        let (address, guard) = reports.0.device_ptr_mut(self.cuda.stream());
+        self.guards.push(guard);
+        Ok(Slots { base: Pointer::new(address), len })
+    }
+
+    /// Reports that the launches read.
+    pub(super) fn guards(&mut self, reports: &'a Reports) -> Result<Slots> {
+        let len = reports.0.len();
+        Ok(Slots { base: self.read(View::from(&reports.0))?, len })
+    }
+
+    /// The backend object that is called.
+    pub(super) fn cuda(&self) -> &'a Cuda {
+        self.cuda
+    }
+
+    /// Launches a kernel over a list of items: `<kernel>_one` for one, `<kernel>_many` for tables of up to 440.
+    ///
+    /// `ctas`: CTAs that an item takes; items that take none are left out.
+    pub(super) fn launch<P: Pod>(
+        &self,
+        module: Module,
+        kernel: &str,
+        params: &P,
+        items: &[Item],
+        ctas: impl Fn(&Item) -> u64,
+        threads: u32,
+        shared: u32,
+    ) -> Result<()> {
+        let mut rows: Vec<Item> = Vec::with_capacity(items.len().min(MANY));
+        let mut total = 0;
+        for item in items {
+            let own = ctas(item);
+            if own == 0 {
+                continue;
+            }
+            if own > GRID_MAX {
+                return Err(Error::Limit { what: "CTAs of a launch", got: own, limit: GRID_MAX });
+            }
+            if rows.len() == MANY || total + own > GRID_MAX {
+                self.submit(module, kernel, params, &rows, total, threads, shared)?;
+                rows.clear();
+                total = 0;
+            }
+            rows.push(Item { begin: total as u32, ..*item });
+            total += own;
         }
+        if rows.is_empty() { Ok(()) } else { self.submit(module, kernel, params, &rows, total, threads, shared) }
+    }
+
+    /// One CTA for each 4096 elements of each item.
+    pub(super) fn launch_tiles<P: Pod>(&self, module: Module, kernel: &str, params: &P, items: &[Item]) -> Result<()> {
+        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, 0)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "private: what the public one divides, with the grid")]
+    fn submit<P: Pod>(
+        &self,
+        module: Module,
+        kernel: &str,
+        params: &P,
+        rows: &[Item],
+        ctas: u64,
+        threads: u32,
+        shared: u32,
+    ) -> Result<()> {
+        let config =
+            LaunchConfig { grid_dim: (ctas as u32, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
+        if rows.len() == 1 {
+            self.start(module, &format!("{kernel}_one"), params, &Table::<1>::new(rows), config)
+        } else {
+            self.start(module, &format!("{kernel}_many"), params, &Table::<MANY>::new(rows), config)
+        }
+    }
+
+    fn start<P: Pod, const N: usize>(
+        &self,
+        module: Module,
+        name: &str,
+        params: &P,
+        table: &Table<N>,
+        config: LaunchConfig,
+    ) -> Result<()> {
+        const { assert!(size_of::<P>() + size_of::<Table<N>>() <= 32_764) };
+        let function = self.cuda.kernels().function(module, name)?;
+        let params = ByValue(*params);
+        let mut launch = self.cuda.stream().launch_builder(&function);
+        launch.arg(&params).arg(table);
+        // SAFETY: obligations 1 to 6 above.
+        unsafe { launch.launch(config) }.during("cuLaunchKernel")?;
         Ok(())
     }
-
-    fn function(&self, name: &str) -> Result<sys::CUfunction> {
-        self.functions.get(name).copied().ok_or_else(|| Error::Backend {
-            backend: "cuda",
-            call: "cuModuleGetFunction",
-            message: format!("no kernel `{name}`"),
-        })
-    }
 }
 
-impl Drop for Modules {
-    fn drop(&mut self) {
-        if self.context.bind_to_thread().is_ok() {
-            for module in self.modules.drain(..) {
-                // SAFETY: loaded in this context and unloaded once. Work still queued keeps its code: unloading waits.
-                self.context.record_err(unsafe { result::module::unload(module) });
-            }
-        }
+/// An uninitialised buffer; an empty one takes a byte.
+pub(super) fn allocate<T: Pod>(cuda: &Cuda, len: usize) -> Result<CudaSlice<T>> {
+    let asked = (len as u64).saturating_mul(size_of::<T>() as u64);
+    let stream = cuda.stream();
+    if asked > stream.context().total_mem().during("cuDeviceTotalMem")? as u64 {
+        return Err(cuda.out_of_memory(asked));
     }
+    // SAFETY: nothing reads the memory before it is written: `zeros` and `upload` fill it at once, scratch is written
+    // by the kernels before they read it.
+    let bytes = unsafe { stream.alloc::<u8>((asked as usize).max(1)) }.map_err(|e| cuda.allocation(e, asked))?;
+    let address = bytes.leak();
+    // SAFETY: the allocation has `len * size_of::<T>()` bytes and is aligned to 256; any bytes are a valid `T: Pod`.
+    Ok(unsafe { stream.upgrade_device_ptr(address, len) })
 }
 
-impl Cuda {
-    /// Launches a kernel that takes its parameters and a table of items.
-    pub(super) fn launch_table<P: Copy, const N: usize>(
-        &self,
-        name: &str,
-        ctas: u32,
-        parameters: &P,
-        table: &Table<N>,
-    ) -> Result<()> {
-        self.launch_raw(name, ctas, &mut [pointer(parameters), pointer(table)])
-    }
-
-    /// Launches a kernel that takes one struct.
-    pub(super) fn launch<P: Copy>(&self, name: &str, ctas: u32, parameters: &P) -> Result<()> {
-        self.launch_raw(name, ctas, &mut [pointer(parameters)])
-    }
-
-    fn launch_raw(&self, name: &str, ctas: u32, parameters: &mut [*mut c_void]) -> Result<()> {
-        if ctas == 0 {
-            return Ok(());
-        }
-        let function = self.modules.function(name)?;
-        self.stream.context().bind_to_thread().map_err(failed("cuCtxSetCurrent"))?;
-        // SAFETY: the four points at the top of this file.
-        unsafe {
-            result::launch_kernel(function, (ctas, 1, 1), (THREADS, 1, 1), 0, self.stream.cu_stream(), parameters)
-        }
-        .map_err(failed("cuLaunchKernel"))
-    }
-
-    /// Uninitialized device memory for `len` elements.
-    fn allocate<T: Pod>(&self, len: usize) -> Result<CudaSlice<T>> {
-        let asked = (len as u64).saturating_mul(size_of::<T>() as u64);
-        let context = self.stream.context();
-        context.bind_to_thread().map_err(failed("cuCtxSetCurrent"))?;
-        let bytes = usize::try_from(asked).unwrap_or(usize::MAX).max(16); // the driver refuses allocations of nothing
-        let allocated = if context.has_async_alloc() {
-            // SAFETY: the stream belongs to the current context. The contents are unset: callers fill them.
-            unsafe { result::malloc_async(self.stream.cu_stream(), bytes) }
-        } else {
-            // SAFETY: as above.
-            unsafe { result::malloc_sync(bytes) }
-        };
-        let address = allocated.map_err(|e| match e.0 {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::OutOfMemory {
-                device: self.name.clone(),
-                asked,
-                free: context.mem_get_info().ok().map(|(free, _)| free as u64),
-            },
-            _ => failed("cuMemAllocAsync")(e),
-        })?;
-        // SAFETY: just allocated on this stream, with room for `len` elements; any bytes are a valid `T: Pod`.
-        Ok(unsafe { self.stream.upgrade_device_ptr(address, len) })
-    }
-
-    /// A buffer of zeros.
-    pub(super) fn allocate_zeros<T: Pod>(&self, len: usize) -> Result<CudaSlice<T>> {
-        let mut buffer = self.allocate::<T>(len)?;
-        let mut uses = super::view::Uses::new(self);
-        let mut view = (&mut buffer).into();
-        let address = uses.write(&mut view)?;
-        self.fill_zeros(address, len * size_of::<T>())?;
-        drop(uses);
-        Ok(buffer)
-    }
-
-    /// A buffer with the host's data.
-    pub(super) fn allocate_from<T: Pod>(&self, data: &[T]) -> Result<CudaSlice<T>> {
-        let mut buffer = self.allocate::<T>(data.len())?;
-        if !data.is_empty() {
-            let mut uses = super::view::Uses::new(self);
-            let mut view = (&mut buffer).into();
-            let address = uses.write(&mut view)?;
-            // SAFETY: the buffer was allocated for `data.len()` elements. From pageable memory the driver has taken
-            // the bytes when the call returns; from pinned memory it may not have, so the stream is waited for.
-            unsafe { result::memcpy_htod_async(address, data, self.stream.cu_stream()) }
-                .map_err(failed("cuMemcpyHtoDAsync"))?;
-            drop(uses);
-            self.synchronize()?;
-        }
-        Ok(buffer)
-    }
-
-    /// Zeroes `bytes` bytes at an address that a [`super::view::Uses`] gave for at least that many.
-    pub(super) fn fill_zeros(&self, address: u64, bytes: usize) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.stream.context().bind_to_thread().map_err(failed("cuCtxSetCurrent"))?;
-        // SAFETY: the caller's view covers the bytes; points 3 and 4 at the top of this file.
-        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }.map_err(failed("cuMemsetD8Async"))
-    }
-
-    /// Copies `bytes` bytes on the device, between addresses of views that cover them.
-    pub(super) fn copy_bytes(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.stream.context().bind_to_thread().map_err(failed("cuCtxSetCurrent"))?;
-        // SAFETY: both views cover the bytes; points 3 and 4 at the top of this file.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
-            .map_err(failed("cuMemcpyDtoDAsync"))
-    }
-
-    /// Copies `len` elements to the host and waits.
-    pub(super) fn read_back<T: Pod>(&self, from: u64, len: usize) -> Result<Vec<T>> {
-        let mut data = vec![T::zeroed(); len];
-        if len > 0 {
-            self.stream.context().bind_to_thread().map_err(failed("cuCtxSetCurrent"))?;
-            // SAFETY: the caller's view covers `len` elements, any bytes are a valid `T: Pod`, and the wait below
-            // comes before `data` is touched or dropped.
-            let queued = unsafe { result::memcpy_dtoh_async(&mut data, from, self.stream.cu_stream()) };
-            self.synchronize()?;
-            queued.map_err(failed("cuMemcpyDtoHAsync"))?;
-        } else {
-            self.synchronize()?;
-        }
-        Ok(data)
-    }
-}
-
-fn pointer<P>(parameters: &P) -> *mut c_void {
-    std::ptr::from_ref(parameters).cast_mut().cast()
+/// Whether the driver's library can be loaded; cudarc would panic without it.
+pub(super) fn driver_present() -> bool {
+    let names: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
+    // SAFETY: loading NVIDIA's driver library runs its initialisers, which have no preconditions.
+    names.iter().any(|name| unsafe { libloading::Library::new(*name) }.is_ok())
 }

@@ -1,162 +1,148 @@
-//! NVIDIA cards: hand-written kernels from `kernels/`, launched through cudarc on the caller's stream.
+//! The CUDA backend: hand-written kernels on NVIDIA cards of compute capability 7.5 and above, through cudarc.
 //!
-//! [`Cuda`] is a device, a stream and the loaded kernels. Buffers are [`cudarc::driver::CudaSlice`]; views
-//! ([`View`], [`ViewMut`]) come from slices and cudarc's own views without a copy. Operations are queued and return
-//! at once; only downloads, reading reports and reductions wait. Nothing is allocated in the steady state: an
-//! operation that needs scratch memory keeps it in the [`Cuda`] object for the next call.
+//! | file | what |
+//! |---|---|
+//! | `launch.rs`, `view.rs` | the launch floor: all `unsafe` of this backend |
+//! | `item.rs`, `draw.rs`, `modules.rs`, `scratch.rs`, `error.rs` | tables of tensors, draws, kernels, scratch memory, driver errors |
+//! | `memory.rs` | buffers are `CudaSlice<T>`, transfers are queued |
+//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks, and its launch; the kernels are in `kernels/`, under the same names |
 //!
-//! # CUDA graphs
+//! Operations are queued on one stream and return at once; only downloads, reading reports and the reductions that
+//! return a number wait. Nothing is copied to the device for a launch: a list of tensors travels in the kernel's
+//! parameters.
 //!
-//! After one run outside of a capture, every queued operation can be captured: tables of tensors travel by value in
-//! the kernels' parameters, which the graph keeps. Two things to know. A capture freezes the draws' step too; with
-//! [`Cuda::set_step_offset`] the kernels add a counter in device memory to it. And cudarc's event tracking must be
-//! off in the captured context ([`cudarc::driver::CudaContext::disable_event_tracking`]), since a captured stream
-//! cannot wait for events from outside.
+//! # Streams
 //!
-//! # Examples
+//! Views of buffers that live on other streams of the same context are ordered by cudarc's events. In a context with
+//! one stream there are none to record, which is the fastest.
 //!
-//! ```no_run
-//! use trigrad::backend::{Backend, Memory};
-//! use trigrad::cuda::Cuda;
-//! use trigrad::op::{Draw, quantize::{Item, Quantize}};
+//! # Graph capture
 //!
-//! let cuda = Cuda::new(0)?;
-//! let x = cuda.upload(&[0.5f32, -1.0, 0.25, 3.0])?;
-//! let (mut words, mut scales) = (cuda.zeros::<u32>(2)?, cuda.zeros::<u16>(1)?);
-//! let mut reports = cuda.reports(1)?;
-//! let item = Item {
-//!     tensor: 0,
-//!     first: 0,
-//!     x: Cuda::view(&x),
-//!     words: Cuda::view_mut(&mut words),
-//!     scales: Cuda::view_mut(&mut scales),
-//!     report: 0,
-//! };
-//! cuda.quantize(&Quantize::stochastic(Draw::new(7, 1)), &mut [item], &mut reports)?;
-//! let packed = cuda.download(Cuda::view(&words))?;
-//! # Ok::<(), trigrad::Error>(())
-//! ```
+//! Quantize, dequantize, accumulate, read out, check, and the transfers within the device neither wait nor allocate
+//! once they have run with the same sizes, so a stream may capture them and replay the graph on the same buffers.
+//! The caller must
+//!
+//! 1. use a stream that can be captured ([`Cuda::with_stream`]; the default stream cannot),
+//! 2. run the same calls once before, so that kernels are loaded and scratch memory is there,
+//! 3. have the context's event tracking off while capturing ([`cudarc::driver::CudaContext::disable_event_tracking`]):
+//!    a captured stream may not wait for events from outside; order between streams is the caller's then,
+//! 4. keep the buffers and the [`Cuda`] for as long as the graph is replayed.
+//!
+//! A capture freezes the step of the draws; with [`Cuda::set_step_offset`] kernels add a counter to it.
 
 mod accumulate;
+mod backend;
 mod check;
 mod dequantize;
+mod draw;
+mod error;
 mod item;
 mod launch;
 mod memory;
+mod modules;
 mod pack;
 mod quantize;
 mod read_out;
 mod reduce;
 mod scratch;
+mod update;
 mod view;
 
 pub use memory::Reports;
 pub use view::{View, ViewMut};
 
 use crate::error::{Error, Result};
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream};
-use launch::{Modules, failed};
-use scratch::Scratch;
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError};
+use error::Driver;
+use modules::Kernels;
 use std::sync::{Arc, Mutex};
 
-/// A device, a stream on it, and the loaded kernels.
+/// The CUDA backend on one stream. Clones share it.
+#[derive(Clone, Debug)]
 pub struct Cuda {
-    stream: Arc<CudaStream>,
-    modules: Modules,
-    scratch: Mutex<Scratch>,
-    step_offset: Option<CudaSlice<u32>>,
-    name: String,
+    inner: Arc<Inner>,
 }
 
-impl std::fmt::Debug for Cuda {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cuda").field("name", &self.name).field("ordinal", &self.ordinal()).finish_non_exhaustive()
-    }
+#[derive(Debug)]
+struct Inner {
+    stream: Arc<CudaStream>,
+    kernels: Arc<Kernels>,
+    scratch: Mutex<Vec<CudaSlice<u64>>>,
+    step_offset: Mutex<Option<CudaSlice<u32>>>,
 }
+
+/// The least compute capability that kernels are compiled for.
+const CAPABILITY: (i32, i32) = (7, 5);
 
 impl Cuda {
-    /// Opens device `ordinal` (the first is 0) on its default stream.
+    /// The card with this number, on the default stream of its primary context.
     ///
     /// # Errors
     ///
-    /// [`Error::NoDevice`] where there is no driver, no such device, or one older than compute capability 7.5.
+    /// [`Error::NoDevice`] where there is no driver, no such card, or one below compute capability 7.5.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use trigrad::backend::Memory;
+    /// let cuda = trigrad::cuda::Cuda::new(0)?;
+    /// let x = cuda.upload(&[1.0f32, -2.0])?;
+    /// # Ok::<(), trigrad::Error>(())
+    /// ```
     pub fn new(ordinal: usize) -> Result<Self> {
-        let no_device = |reason: String| Error::NoDevice { backend: "cuda", reason };
         if !launch::driver_present() {
-            return Err(no_device("the NVIDIA driver library (libcuda) is not installed".to_owned()));
+            return Err(no_device("the driver library (libcuda) is not there".to_owned()));
         }
-        let devices = CudaContext::device_count().map_err(|e| no_device(format!("the driver says: {e}")))?;
-        if usize::try_from(devices).is_ok_and(|devices| ordinal >= devices) {
-            return Err(no_device(format!("device {ordinal} was asked for, the driver has {devices}")));
-        }
-        let context = CudaContext::new(ordinal).map_err(|e| no_device(format!("device {ordinal}: {e}")))?;
-        Self::with_stream(context.default_stream())
+        let missing = |e: DriverError| no_device(format!("card {ordinal}: {}", error::text(e)));
+        let context = CudaContext::new(ordinal).map_err(missing)?;
+        Cuda::with_stream(context.default_stream())
     }
 
-    /// Uses the caller's stream: all work is queued there, in the order of the calls.
+    /// A caller's stream: work is queued there, and buffers are allocated there.
     ///
     /// # Errors
     ///
-    /// [`Error::NoDevice`] for a device older than compute capability 7.5, or what the driver says when the kernels
-    /// are loaded.
+    /// [`Error::NoDevice`] for a card below compute capability 7.5.
     pub fn with_stream(stream: Arc<CudaStream>) -> Result<Self> {
         let context = stream.context();
-        let capability = context.compute_capability().map_err(failed("cuDeviceGetAttribute"))?;
-        if capability < (7, 5) {
-            let (major, minor) = capability;
-            let reason = format!("compute capability {major}.{minor} is below 7.5");
-            return Err(Error::NoDevice { backend: "cuda", reason });
+        let (major, minor) = context.compute_capability().during("cuDeviceGetAttribute")?;
+        if (major, minor) < CAPABILITY {
+            let name = error::describe(context);
+            return Err(no_device(format!("{name} has compute capability {major}.{minor}; 7.5 is the least")));
         }
-        let name = format!("cuda:{} ({})", context.ordinal(), context.name().map_err(failed("cuDeviceGetName"))?);
-        let modules = Modules::load(context)?;
-        Ok(Cuda { stream, modules, scratch: Mutex::default(), step_offset: None, name })
+        let kernels = Kernels::of(context);
+        Ok(Cuda { inner: Arc::new(Inner { stream, kernels, scratch: Mutex::default(), step_offset: Mutex::default() }) })
     }
 
-    /// The stream that work is queued on.
+    /// The stream that all work is queued on.
     #[must_use]
     pub fn stream(&self) -> &Arc<CudaStream> {
-        &self.stream
+        &self.inner.stream
     }
 
-    /// The device's number.
-    #[must_use]
-    pub fn ordinal(&self) -> usize {
-        self.stream.context().ordinal()
-    }
-
-    /// Adds a counter in device memory to the step of every later draw: `step + counter[0]`, wrapping, read when a
-    /// kernel runs. A captured graph draws anew in each replay if the counter is changed in between. `None` turns it
-    /// off and gives the counter back.
+    /// Waits for all that is queued.
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] for a counter of no elements, [`Error::WrongDevice`] for one from another context. The
-    /// counter in use then stays.
-    pub fn set_step_offset(&mut self, counter: Option<CudaSlice<u32>>) -> Result<Option<CudaSlice<u32>>> {
-        if let Some(counter) = &counter {
-            self.same_context(counter.context())?;
-            if counter.is_empty() {
-                return Err(Error::Length { what: "step counter", expected: 1, got: 0 });
-            }
-        }
-        Ok(std::mem::replace(&mut self.step_offset, counter))
-    }
-
-    /// Waits until everything queued has run.
-    ///
-    /// # Errors
-    ///
-    /// What the device reports, an asynchronous fault included.
+    /// What the device reports, faults of earlier work included.
     pub fn synchronize(&self) -> Result<()> {
-        self.stream.synchronize().map_err(failed("cuStreamSynchronize"))
+        self.stream().synchronize().during("cuStreamSynchronize")
     }
 
-    fn same_context(&self, got: &Arc<CudaContext>) -> Result<()> {
-        let own = self.stream.context();
-        if own == got {
-            return Ok(());
-        }
-        let describe = |c: &CudaContext| format!("cuda:{} in context {:p}", c.ordinal(), c.cu_ctx());
-        Err(Error::WrongDevice { expected: describe(own), got: describe(got) })
+    fn kernels(&self) -> &Kernels {
+        &self.inner.kernels
     }
+
+    fn scratch_buffers(&self) -> &Mutex<Vec<CudaSlice<u64>>> {
+        &self.inner.scratch
+    }
+
+    /// Checks that memory allocated on a stream can be used here.
+    fn holds(&self, stream: &CudaStream) -> Result<()> {
+        if stream.context() == self.stream().context() { Ok(()) } else { Err(self.foreign(stream.context())) }
+    }
+}
+
+fn no_device(reason: String) -> Error {
+    Error::NoDevice { backend: "cuda", reason }
 }

@@ -1,25 +1,52 @@
-//! Scratch memory that grows to what the largest call needed and is then used again.
+//! Device memory that an operation needs for its own: kept, and grown only when a larger one is asked for.
 
 use super::Cuda;
+use super::item::Pointer;
+use super::launch::allocate;
+use super::view::View;
+use crate::backend::Memory;
 use crate::error::Result;
-use cudarc::driver::CudaSlice;
+use cudarc::driver::{CudaSlice, DevicePtrMut};
+use std::sync::{MutexGuard, PoisonError};
 
-/// The buffers kept so far. Ones that became too small stay: a captured graph may hold their addresses.
-#[derive(Default)]
-pub(super) struct Scratch {
-    buffers: Vec<CudaSlice<u64>>,
+/// Scratch memory, held while the work that uses it is queued, so that two threads do not share it.
+///
+/// What was outgrown is kept until the backend object goes: a graph captured before may still use it.
+pub(super) struct Scratch<'a> {
+    held: MutexGuard<'a, Vec<CudaSlice<u64>>>,
+    pointer: Pointer,
 }
 
-impl Scratch {
-    /// At least `bytes` bytes, aligned to 256. The contents are whatever the last call left; calls on one stream run
-    /// one after another, and the lock around this keeps their launches together.
-    pub(super) fn get(&mut self, cuda: &Cuda, bytes: usize) -> Result<&mut CudaSlice<u64>> {
-        let have = self.buffers.last().map_or(0, CudaSlice::num_bytes);
-        if have < bytes {
-            // Doubling bounds what is kept to twice the largest need.
-            self.buffers.push(cuda.allocate_zeros(bytes.max(2 * have).max(1 << 16).div_ceil(8))?);
+impl Scratch<'_> {
+    /// Its start, aligned to 256 bytes. The contents are what the last user left.
+    pub(super) fn pointer(&self) -> Pointer {
+        self.pointer
+    }
+
+    /// Its first `words` words; waits for the device.
+    pub(super) fn download(&self, cuda: &Cuda, words: usize) -> Result<Vec<u64>> {
+        match self.held.last().and_then(|buffer| View::from(buffer).get(0..words)) {
+            Some(view) => cuda.download(view),
+            None => Ok(Vec::new()),
         }
-        let at = self.buffers.len() - 1;
-        Ok(&mut self.buffers[at])
+    }
+}
+
+impl Cuda {
+    /// At least `bytes` of scratch memory. Allocates only when no earlier call asked for as much.
+    pub(super) fn scratch(&self, bytes: u64) -> Result<Scratch<'_>> {
+        let mut held = self.scratch_buffers().lock().unwrap_or_else(PoisonError::into_inner);
+        let words = bytes.div_ceil(8) as usize;
+        let largest = held.last().map_or(0, CudaSlice::len);
+        if largest < words.max(1) {
+            let new = allocate(self, words.max(2 * largest).max(8192))?;
+            held.push(new);
+        }
+        let pointer = match held.last_mut() {
+            // Only this stream uses it, so its order is the stream's and no event is needed.
+            Some(buffer) => Pointer::new(buffer.device_ptr_mut(self.stream()).0),
+            None => Pointer::NULL,
+        };
+        Ok(Scratch { held, pointer })
     }
 }

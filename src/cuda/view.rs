@@ -1,21 +1,37 @@
-//! Borrowed device memory: a cudarc slice or view, and a range within it.
+//! Views of device memory: cudarc's own, made to be copied, divided and read as bytes.
 
-use super::Cuda;
-use crate::error::Result;
-use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, SyncOnDrop};
+#![expect(unsafe_code, reason = "part of the launch floor: reinterpretations that cudarc leaves to its caller")]
+
+use bytemuck::Pod;
+use cudarc::driver::{
+    CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop, sys,
+};
 use std::ops::Range;
+use std::sync::Arc;
 
-/// A borrowed buffer, or part of one; from `&CudaSlice` or `&CudaView`.
+/// A borrowed buffer on a CUDA device, or part of one: made from `&CudaSlice<T>` or `&CudaView<T>`.
+///
+/// It remembers what it was made from, so that cudarc's events order reads and writes between streams.
+#[derive(Debug)]
 pub struct View<'a, T> {
-    owner: Owner<'a, T>,
+    of: Source<'a, T>,
     start: usize,
     len: usize,
 }
 
-enum Owner<'a, T> {
+#[derive(Debug)]
+enum Source<'a, T> {
     Slice(&'a CudaSlice<T>),
     View(&'a CudaView<'a, T>),
 }
+
+impl<T> Clone for Source<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Source<'_, T> {}
 
 impl<T> Clone for View<'_, T> {
     fn clone(&self) -> Self {
@@ -25,145 +41,148 @@ impl<T> Clone for View<'_, T> {
 
 impl<T> Copy for View<'_, T> {}
 
-impl<T> Clone for Owner<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Owner<'_, T> {}
-
 impl<'a, T> From<&'a CudaSlice<T>> for View<'a, T> {
     fn from(slice: &'a CudaSlice<T>) -> Self {
-        View { owner: Owner::Slice(slice), start: 0, len: slice.len() }
+        View { of: Source::Slice(slice), start: 0, len: slice.len() }
     }
 }
 
 impl<'a, T> From<&'a CudaView<'a, T>> for View<'a, T> {
     fn from(view: &'a CudaView<'a, T>) -> Self {
-        View { owner: Owner::View(view), start: 0, len: view.len() }
+        View { of: Source::View(view), start: 0, len: view.len() }
     }
 }
 
-impl<T> View<'_, T> {
-    /// Elements in the view.
+impl<'a, T> View<'a, T> {
+    /// A part; `None` where the range does not lie within the view.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub fn get(self, range: Range<usize>) -> Option<Self> {
+        (range.start <= range.end && range.end <= self.len).then(|| View {
+            of: self.of,
+            start: self.start + range.start,
+            len: range.end - range.start,
+        })
+    }
+
+    /// cudarc's view of the same elements.
+    #[must_use]
+    pub fn native(self) -> CudaView<'a, T> {
+        let range = self.start..self.start + self.len;
+        match self.of {
+            Source::Slice(slice) => slice.slice(range),
+            Source::View(view) => view.slice(range),
+        }
+    }
+}
+
+impl<'a, T: Pod> View<'a, T> {
+    /// The same memory as bytes.
+    pub(super) fn bytes(self) -> Option<CudaView<'a, u8>> {
+        // SAFETY: any initialised memory is valid as bytes, and `T: Pod` has no padding.
+        unsafe { self.native().transmute(self.len * size_of::<T>()) }
+    }
+}
+
+impl<T> DeviceSlice<T> for View<'_, T> {
+    fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the view has no elements.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    pub(super) fn slice(self, range: Range<usize>) -> Option<Self> {
-        let len = within(&range, self.len)?;
-        Some(View { start: self.start + range.start, len, ..self })
+    fn stream(&self) -> &Arc<CudaStream> {
+        match self.of {
+            Source::Slice(slice) => slice.stream(),
+            Source::View(view) => view.stream(),
+        }
     }
 }
 
-/// A mutably borrowed buffer, or part of one; from `&mut CudaSlice` or `CudaViewMut`.
-pub struct ViewMut<'a, T> {
-    owner: OwnerMut<'a, T>,
-    start: usize,
-    len: usize,
+impl<T> DevicePtr<T> for View<'_, T> {
+    fn device_ptr<'s>(&'s self, stream: &'s CudaStream) -> (sys::CUdeviceptr, SyncOnDrop<'s>) {
+        self.native().view_ptr(stream)
+    }
 }
 
-enum OwnerMut<'a, T> {
-    Slice(&'a mut CudaSlice<T>),
-    View(CudaViewMut<'a, T>),
-}
+/// A mutably borrowed buffer on a CUDA device, or part of one: made from `&mut CudaSlice<T>` or a `CudaViewMut<T>`.
+#[derive(Debug)]
+pub struct ViewMut<'a, T>(CudaViewMut<'a, T>);
 
 impl<'a, T> From<&'a mut CudaSlice<T>> for ViewMut<'a, T> {
     fn from(slice: &'a mut CudaSlice<T>) -> Self {
-        let len = slice.len();
-        ViewMut { owner: OwnerMut::Slice(slice), start: 0, len }
+        ViewMut(slice.as_view_mut())
     }
 }
 
 impl<'a, T> From<CudaViewMut<'a, T>> for ViewMut<'a, T> {
     fn from(view: CudaViewMut<'a, T>) -> Self {
-        let len = view.len();
-        ViewMut { owner: OwnerMut::View(view), start: 0, len }
+        ViewMut(view)
     }
 }
 
-impl<T> ViewMut<'_, T> {
-    /// Elements in the view.
+impl<'a, T> ViewMut<'a, T> {
+    /// Borrows for a shorter time.
+    pub fn reborrow(&mut self) -> ViewMut<'_, T> {
+        ViewMut(self.0.slice_mut(..))
+    }
+
+    /// A part; `None` where the range does not lie within the view.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
+    pub fn get_mut(mut self, range: Range<usize>) -> Option<Self> {
+        let part = self.0.try_slice_mut(range)?;
+        // SAFETY: see `whole_life`; `self` is gone after this call.
+        Some(ViewMut(unsafe { whole_life(part) }))
     }
 
-    /// Whether the view has no elements.
+    /// The elements before `at` and those from `at` on; `None` where `at` lies past the end.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub fn split_at(mut self, at: usize) -> Option<(Self, Self)> {
+        let (low, high) = self.0.try_split_at_mut(at)?;
+        // SAFETY: see `whole_life`; the halves do not overlap, and `self` is gone after this call.
+        let low = unsafe { whole_life(low) };
+        // SAFETY: as above.
+        let high = unsafe { whole_life(high) };
+        Some((ViewMut(low), ViewMut(high)))
     }
 
-    pub(super) fn slice(self, range: Range<usize>) -> Option<Self> {
-        let len = within(&range, self.len)?;
-        Some(ViewMut { start: self.start + range.start, len, ..self })
+    /// cudarc's view of the same elements.
+    #[must_use]
+    pub fn native(self) -> CudaViewMut<'a, T> {
+        self.0
     }
 }
 
-fn within(range: &Range<usize>, len: usize) -> Option<usize> {
-    (range.end <= len).then_some(())?;
-    range.end.checked_sub(range.start)
+/// A part of a view, with the life of the whole. cudarc divides a mutable view only for the time it is borrowed.
+///
+/// # Safety
+///
+/// 1. `part` was made from a view of life `'a`: what it refers to (the buffer, its events and its stream) lives for
+///    `'a`.
+/// 2. That view is not used again, so that the part's elements stay borrowed once.
+unsafe fn whole_life<'a, T>(part: CudaViewMut<'_, T>) -> CudaViewMut<'a, T> {
+    // SAFETY: the types differ in their lifetime alone, and by 1 and 2 the longer one holds.
+    unsafe { std::mem::transmute::<CudaViewMut<'_, T>, CudaViewMut<'a, T>>(part) }
 }
 
-/// The addresses of one operation's arguments. Where cudarc tracks uses by events, the stream waits for earlier uses
-/// as the addresses are taken, and dropping this records the new ones: keep it until the work is queued.
-pub(super) struct Uses<'a> {
-    cuda: &'a Cuda,
-    tracked: bool,
-    records: Vec<SyncOnDrop<'a>>,
+impl<T: Pod> ViewMut<'_, T> {
+    /// The same memory as bytes.
+    pub(super) fn bytes_mut(&mut self) -> Option<CudaViewMut<'_, u8>> {
+        let bytes = self.0.len() * size_of::<T>();
+        // SAFETY: `T: Pod`: any bytes are valid elements, and the reverse.
+        unsafe { self.0.transmute_mut(bytes) }
+    }
 }
 
-impl<'a> Uses<'a> {
-    pub(super) fn new(cuda: &'a Cuda) -> Self {
-        let tracked = cuda.stream().context().is_managing_stream_synchronization();
-        Uses { cuda, tracked, records: Vec::new() }
+impl<T> DeviceSlice<T> for ViewMut<'_, T> {
+    fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// The address of what is read.
-    pub(super) fn read<T>(&mut self, view: View<'a, T>) -> Result<u64> {
-        let stream = self.cuda.stream();
-        let (address, record) = match view.owner {
-            Owner::Slice(slice) => {
-                self.cuda.same_context(slice.context())?;
-                slice.device_ptr(stream)
-            }
-            Owner::View(inner) => {
-                self.cuda.same_context(cudarc::driver::DeviceSlice::stream(inner).context())?;
-                inner.device_ptr(stream)
-            }
-        };
-        if self.tracked {
-            self.records.push(record);
-        }
-        Ok(address + (view.start * size_of::<T>()) as u64)
+    fn stream(&self) -> &Arc<CudaStream> {
+        self.0.stream()
     }
+}
 
-    /// The address of what is written.
-    pub(super) fn write<T>(&mut self, view: &'a mut ViewMut<'_, T>) -> Result<u64> {
-        let stream = self.cuda.stream();
-        let offset = (view.start * size_of::<T>()) as u64;
-        let (address, record) = match &mut view.owner {
-            OwnerMut::Slice(slice) => {
-                self.cuda.same_context(slice.context())?;
-                slice.device_ptr_mut(stream)
-            }
-            OwnerMut::View(inner) => {
-                self.cuda.same_context(cudarc::driver::DeviceSlice::stream(inner).context())?;
-                inner.device_ptr_mut(stream)
-            }
-        };
-        if self.tracked {
-            self.records.push(record);
-        }
-        Ok(address + offset)
+impl<T> DevicePtrMut<T> for ViewMut<'_, T> {
+    fn device_ptr_mut<'s>(&'s mut self, stream: &'s CudaStream) -> (sys::CUdeviceptr, SyncOnDrop<'s>) {
+        self.0.device_ptr_mut(stream)
     }
 }

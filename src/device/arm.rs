@@ -3,7 +3,11 @@
 use super::{Buffer, Device, Reports, View, ViewMut};
 use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda::Cuda;
 use crate::error::Result;
+#[cfg(feature = "wgpu")]
+use crate::webgpu::Wgpu;
 use bytemuck::Pod;
 
 /// One match arm a backend: `on!(Enum(x) = value => e)` is `e` with the backend's own value in `x`;
@@ -12,12 +16,26 @@ macro_rules! on {
     ($enum:ident($held:ident) = $value:expr => $e:expr) => {
         match $value {
             $enum::Cpu($held) => $e,
+            #[cfg(feature = "cuda")]
+            $enum::Cuda($held) => $e,
+            #[cfg(feature = "wgpu")]
+            $enum::Wgpu($held) => $e,
         }
     };
     ($enum:ident($held:ident): $backend:ident = $value:expr => $e:expr) => {
         match $value {
             $enum::Cpu($held) => {
                 type $backend = $crate::cpu::Cpu;
+                $e
+            }
+            #[cfg(feature = "cuda")]
+            $enum::Cuda($held) => {
+                type $backend = $crate::cuda::Cuda;
+                $e
+            }
+            #[cfg(feature = "wgpu")]
+            $enum::Wgpu($held) => {
+                type $backend = $crate::webgpu::Wgpu;
                 $e
             }
         }
@@ -94,3 +112,7 @@ macro_rules! arm {
 }
 
 arm!(Cpu, Cpu, "cpu");
+#[cfg(feature = "cuda")]
+arm!(Cuda, Cuda, "cuda");
+#[cfg(feature = "wgpu")]
+arm!(Wgpu, Wgpu, "wgpu");

@@ -19,6 +19,10 @@ mod operations;
 
 use crate::backend::Memory;
 use crate::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda::Cuda;
+#[cfg(feature = "wgpu")]
+use crate::webgpu::Wgpu;
 use bytemuck::Pod;
 
 /// A device chosen at run time.
@@ -27,6 +31,12 @@ use bytemuck::Pod;
 pub enum Device {
     /// The CPU.
     Cpu(Cpu),
+    /// An NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(Cuda),
+    /// Any GPU, through wgpu.
+    #[cfg(feature = "wgpu")]
+    Wgpu(Wgpu),
 }
 
 /// An owned buffer on a [`Device`].
@@ -34,6 +44,12 @@ pub enum Device {
 pub enum Buffer<T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::Buffer<T>),
+    /// On an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(<Cuda as Memory>::Buffer<T>),
+    /// In a wgpu buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(<Wgpu as Memory>::Buffer<T>),
 }
 
 /// A borrowed buffer on a [`Device`].
@@ -42,6 +58,12 @@ pub enum Buffer<T: Pod + Send + Sync> {
 pub enum View<'a, T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::View<'a, T>),
+    /// On an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(<Cuda as Memory>::View<'a, T>),
+    /// In a wgpu buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(<Wgpu as Memory>::View<'a, T>),
 }
 
 /// A mutably borrowed buffer on a [`Device`].
@@ -49,6 +71,12 @@ pub enum View<'a, T: Pod + Send + Sync> {
 pub enum ViewMut<'a, T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::ViewMut<'a, T>),
+    /// On an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(<Cuda as Memory>::ViewMut<'a, T>),
+    /// In a wgpu buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(<Wgpu as Memory>::ViewMut<'a, T>),
 }
 
 /// Reports on a [`Device`].
@@ -56,6 +84,12 @@ pub enum ViewMut<'a, T: Pod + Send + Sync> {
 pub enum Reports {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::Reports),
+    /// On an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(<Cuda as Memory>::Reports),
+    /// In a wgpu buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(<Wgpu as Memory>::Reports),
 }
 
 impl Default for Device {

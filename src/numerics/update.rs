@@ -9,7 +9,7 @@
 //! not the parameters, are what a kernel gets.
 
 /// What every element of an SGD step shares.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct SgdTerms {
     /// The learning rate.
@@ -37,7 +37,7 @@ pub fn sgd(terms: &SgdTerms, nesterov: bool, g: f32, w: f32, b: f32) -> (f32, f3
 }
 
 /// What every element of an AdamW step shares.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct AdamWTerms {
     /// The learning rate.

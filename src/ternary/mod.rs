@@ -46,7 +46,7 @@ mod config;
 mod optimizer;
 mod packed;
 
-pub use crate::error::Error as OptimError;
+pub use crate::error::OptimError;
 pub use accumulator::TernaryGradientAccumulator;
 pub use config::TernaryConfig;
 pub use optimizer::{OptimizerStats, TernaryOptimizerWrapper};

@@ -1,0 +1,139 @@
+// Read out: levels or counts become floats, (l s) factor. Mirrors src/op/read_out.rs and src/cpu/read_out.rs.
+//
+// Launch: one CTA of 128 threads for each 4096 elements of each item.
+// Item: x = bits ceil(n / 32) words of planes (2 bits) or fields; a = n elements; b = one bf16 scale a block;
+// report = the guard, or null. Every element is written: as NaN where the guard counts non-finite elements.
+// Determinism: cross-backend. Bytes an element: output + bits / 8 + 2 / block.
+#include "output.cuh"
+
+struct ReadOut {
+    uint32_t block_shift;  // log2 of the block
+    uint32_t factor;       // f32 bits
+};
+
+__device__ __forceinline__ bool refused(const Item& item) {
+    return item.report != nullptr && *reinterpret_cast<volatile const unsigned long long*>(&item.report->non_finite) != 0;
+}
+
+// A piece of floats.
+template <class E>
+__device__ __forceinline__ uint4 piece_of(const float (&v)[PER<E>], bool refuse) {
+    uint32_t w[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        if (E::SIZE == 4) {
+            w[i] = refuse ? E::NAN_BITS : __float_as_uint(v[i]);
+        } else {
+            w[i] = refuse ? E::NAN_BITS * 0x10001u : pair_of<E>(v[2 * i % PER<E>], v[(2 * i + 1) % PER<E>]);
+        }
+    }
+    return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
+__device__ __forceinline__ uint32_t scale_at(const Item& item, uint64_t block) {
+    return static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[block]) << 16;
+}
+
+// Planes: a lane loads the pair of its group, and takes what its pieces need from the owners.
+template <class E>
+__device__ __forceinline__ void read_out_planes(const ReadOut& p, const Item& item) {
+    const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
+    const uint64_t own = start + 32 * lane_id();
+    uint2 pair = make_uint2(0, 0);
+    uint32_t scale = 0;
+    if (own < item.n) {
+        pair = load_pair(item.x, own >> 5);
+        scale = scale_at(item, own >> p.block_shift);
+    }
+    const bool refuse = refused(item);
+    const bool aligned = aligned_to(item.a, 16);
+    const float factor = __uint_as_float(p.factor);
+#pragma unroll
+    for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
+        const int piece = 32 * i + lane_id();
+        const int owner = piece / PIECES_PER_GROUP<E>;
+        const int bit = piece % PIECES_PER_GROUP<E> * PER<E>;
+        const uint32_t plus = __shfl_sync(ALL, pair.x, owner) >> bit;
+        const uint32_t minus = __shfl_sync(ALL, pair.y, owner) >> bit;
+        const float s = __uint_as_float(__shfl_sync(ALL, scale, owner));
+        const float up = __fmul_rn(s, factor), down = -up;
+        const float zero = __fmul_rn(__fmul_rn(0.0f, s), factor);
+        float v[PER<E>];
+#pragma unroll
+        for (int e = 0; e < PER<E>; ++e) {
+            const bool is_plus = (plus >> e) & 1u, is_minus = (minus >> e) & 1u;
+            v[e] = is_plus == is_minus ? zero : is_plus ? up : down;
+        }
+        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, piece_of<E>(v, refuse));
+    }
+}
+
+// Fields: a lane loads the words of its pieces.
+template <class E, int BITS>
+__device__ __forceinline__ void read_out_fields(const ReadOut& p, const Item& item) {
+    constexpr int PIECE_BITS = PER<E> * BITS;
+    constexpr int WORDS = PIECE_BITS < 32 ? 1 : PIECE_BITS / 32;
+    const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
+    const uint32_t* words = static_cast<const uint32_t*>(item.x);
+    const bool wide = aligned_to(item.x, 4 * WORDS);
+    const bool refuse = refused(item);
+    const bool aligned = aligned_to(item.a, 16);
+    const float factor = __uint_as_float(p.factor);
+#pragma unroll
+    for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
+        const uint64_t at = start + (32 * i + lane_id()) * PER<E>;
+        if (at >= item.n) {
+            continue;
+        }
+        uint32_t w[WORDS];
+        const uint32_t* from = words + at * BITS / 32;
+        if (WORDS == 4 && wide) {
+            const uint4 q = __ldcs(reinterpret_cast<const uint4*>(from));
+            w[0] = q.x;
+            w[1 % WORDS] = q.y;
+            w[2 % WORDS] = q.z;
+            w[3 % WORDS] = q.w;
+        } else if (WORDS == 2 && wide) {
+            const uint2 q = __ldcs(reinterpret_cast<const uint2*>(from));
+            w[0] = q.x;
+            w[1 % WORDS] = q.y;
+        } else {
+#pragma unroll
+            for (int j = 0; j < WORDS; ++j) {
+                w[j] = __ldcs(from + j);
+            }
+        }
+        if (PIECE_BITS < 32) {
+            w[0] >>= at * BITS % 32;
+        }
+        const float s = __uint_as_float(scale_at(item, at >> p.block_shift));
+        float v[PER<E>];
+#pragma unroll
+        for (int e = 0; e < PER<E>; ++e) {
+            constexpr int IN_WORD = 32 / BITS;
+            const int32_t level =
+                static_cast<int32_t>(w[e / IN_WORD % WORDS] << (32 - BITS - BITS * (e % IN_WORD))) >> (32 - BITS);
+            v[e] = __fmul_rn(__fmul_rn(static_cast<float>(level), s), factor);
+        }
+        store_piece<E>(item.a, at, item.n, aligned, piece_of<E>(v, refuse));
+    }
+}
+
+#define KERNEL(bits, type, count, N, BODY)                                                                         \
+    extern "C" __global__ void __launch_bounds__(128) read_out_##bits##_##type##_##count(                          \
+        const __grid_constant__ ReadOut p, const __grid_constant__ Table<N> table) {                               \
+        BODY(p, item_of(table, blockIdx.x));                                                                       \
+    }
+#define PLANES(E) read_out_planes<E>
+#define FIELDS(E, BITS) read_out_fields<E, BITS>
+#define KERNELS(type, E, count, N)                    \
+    KERNEL(2, type, count, N, PLANES(E))              \
+    KERNEL(4, type, count, N, (FIELDS(E, 4)))         \
+    KERNEL(8, type, count, N, (FIELDS(E, 8)))         \
+    KERNEL(16, type, count, N, (FIELDS(E, 16)))
+KERNELS(f32, F32, one, 1)
+KERNELS(f32, F32, many, MANY)
+KERNELS(f16, F16, one, 1)
+KERNELS(f16, F16, many, MANY)
+KERNELS(bf16, Bf16, one, 1)
+KERNELS(bf16, Bf16, many, MANY)

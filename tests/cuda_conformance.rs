@@ -1,0 +1,62 @@
+//! The conformance suite on an NVIDIA card, each operation on its own so that one failure does not hide another.
+#![cfg(all(feature = "cuda", feature = "testing"))]
+
+use cudarc::driver::CudaContext;
+use trigrad::Error;
+use trigrad::cuda::Cuda;
+use trigrad::testing::{Options, cases, conformance};
+
+/// The first card, or nothing where the machine has none; demanded, its absence is a failure.
+fn card() -> Option<Cuda> {
+    match Cuda::new(0) {
+        Ok(cuda) => Some(cuda),
+        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_CUDA").is_none() => {
+            println!("skipped: no CUDA device ({reason})");
+            None
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+/// Short tensors, for compute-sanitizer.
+fn sized(options: Options) -> Options {
+    if std::env::var_os("TRIGRAD_SMALL").is_some() { options.max_elements(10_000) } else { options }
+}
+
+fn suite(cuda: &Cuda, options: impl Fn(&str) -> Options) {
+    let mut failures = Vec::new();
+    for operation in ["memory"].iter().chain(cases::OPERATIONS) {
+        match conformance(cuda, &sized(options(operation))) {
+            Ok(covered) => println!("{covered}"),
+            Err(failure) => {
+                println!("{operation}: FAILED");
+                failures.push(failure.to_string());
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} operations failed:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+#[test]
+fn on_the_default_stream() {
+    if let Some(cuda) = card() {
+        suite(&cuda, Options::only);
+    }
+}
+
+/// A stream of the caller's, in a context where cudarc orders uses by events.
+#[test]
+fn on_a_stream_of_its_own() {
+    if card().is_some() {
+        let stream = CudaContext::new(0).and_then(|context| context.new_stream()).unwrap();
+        suite(&Cuda::with_stream(stream).unwrap(), |operation| Options::only(operation).seed(1));
+    }
+}
+
+#[test]
+#[ignore = "minutes: the full budget"]
+fn full() {
+    if let Some(cuda) = card() {
+        suite(&cuda, |operation| Options::only(operation).full().seed(2));
+    }
+}
