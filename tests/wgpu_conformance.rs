@@ -3,7 +3,7 @@
 #![cfg(all(feature = "wgpu", feature = "testing"))]
 
 use trigrad::Error;
-use trigrad::testing::{Options, conformance};
+use trigrad::testing::{Options, cases, conformance};
 use trigrad::webgpu::{self, Wgpu};
 
 /// A device, or nothing where the machine has none; demanded, its absence is a failure.
@@ -18,11 +18,18 @@ fn device(options: &webgpu::Options) -> Option<Wgpu> {
     }
 }
 
-fn suite(options: &webgpu::Options, cases: &Options) {
-    if let Some(gpu) = device(options) {
-        println!("{}: {}", gpu.adapter().name, gpu.abilities());
-        match conformance(&gpu, cases) {
-            Ok(covered) => println!("{covered}"),
+/// `TRIGRAD_ONLY=merge,look` runs these operations only.
+fn suite(options: &webgpu::Options, budget: &Options) {
+    let Some(gpu) = device(options) else { return };
+    println!("{}: {}", gpu.adapter().name, gpu.abilities());
+    let only = std::env::var("TRIGRAD_ONLY").unwrap_or_default();
+    for operation in ["memory"].iter().chain(cases::OPERATIONS) {
+        if !only.is_empty() && !only.split(',').any(|o| o == *operation) {
+            continue;
+        }
+        let started = std::time::Instant::now();
+        match conformance(&gpu, &budget.clone().and(operation)) {
+            Ok(covered) => println!("{operation}, {:.1} s: {covered}", started.elapsed().as_secs_f64()),
             Err(failure) => panic!("{failure}"),
         }
     }
