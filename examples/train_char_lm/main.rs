@@ -51,7 +51,7 @@ struct Args {
     /// Runs of each way, each with its own weights and order.
     #[arg(long, default_value = "3")]
     seeds: NonZeroUsize,
-    /// Steps of the optimizer [default: 100, or 300 on CUDA].
+    /// Steps of the optimizer [default: 200, or 300 on CUDA].
     #[arg(long)]
     steps: Option<NonZeroUsize>,
     /// Micro-batches a step.
@@ -97,12 +97,15 @@ fn main() -> Result<()> {
     let device = if cuda { Device::new_cuda(0).context("no CUDA device")? } else { Device::Cpu };
     let text = text::Text::load(args.text.as_deref())?;
     let size = if cuda { Size::LARGE } else { Size::SMALL };
-    let steps = args.steps.map_or(if cuda { 300 } else { 100 }, NonZeroUsize::get);
+    let steps = args.steps.map_or(if cuda { 300 } else { 200 }, NonZeroUsize::get);
     let (seeds, micro_batches) = (args.seeds.get(), args.micro_batches.get());
     let plan = Plan { text: &text, size, steps, micro_batches, device };
     println!(
         "{} bytes of text, {} symbols; {steps} steps of {micro_batches} micro-batches of {} x {} bytes; {seeds} seeds",
-        text.len(), text.symbols, size.batch, size.context,
+        text.len(),
+        text.symbols,
+        size.batch,
+        size.context,
     );
     let start = Instant::now();
     let results = run_all(&plan, seeds)?;

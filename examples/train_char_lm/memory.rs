@@ -27,7 +27,8 @@ pub(crate) fn peak<R>(device: &Device, f: impl FnOnce() -> R) -> (R, Option<u64>
 }
 
 fn in_use() -> Option<u64> {
-    let out = Command::new("nvidia-smi").args(["--query-gpu=memory.used", "--format=csv,noheader,nounits"]).output().ok()?;
+    let out =
+        Command::new("nvidia-smi").args(["--query-gpu=memory.used", "--format=csv,noheader,nounits"]).output().ok()?;
     String::from_utf8(out.stdout).ok()?.lines().next()?.trim().parse::<u64>().ok().map(|mib| mib << 20)
 }
 

@@ -40,7 +40,13 @@ impl Method {
             Method::Dense(_) => None,
             Method::Adaptive(bits) => Some(Format::Adaptive { bits }),
             Method::Exact => {
-                let bits = if micro_batches <= 7 { 4 } else if micro_batches <= 127 { 8 } else { 16 };
+                let bits = if micro_batches <= 7 {
+                    4
+                } else if micro_batches <= 127 {
+                    8
+                } else {
+                    16
+                };
                 Some(Format::Exact { bits, scales: Scales::LastWindow { headroom: 1.5 } })
             }
         }
@@ -54,7 +60,13 @@ pub(crate) enum Trainer {
 }
 
 impl Trainer {
-    pub(crate) fn new(method: Method, seed: u64, vars: &VarMap, micro_batches: usize, params: ParamsAdamW) -> Result<Self> {
+    pub(crate) fn new(
+        method: Method,
+        seed: u64,
+        vars: &VarMap,
+        micro_batches: usize,
+        params: ParamsAdamW,
+    ) -> Result<Self> {
         Ok(match (method.format(micro_batches), method) {
             (Some(format), _) => {
                 let options = Options { config: Config { format, seed, ..Config::default() }, ..Options::default() };

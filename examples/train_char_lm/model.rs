@@ -48,7 +48,13 @@ pub(crate) struct Transformer {
 
 impl Transformer {
     /// The same generator state gives the same weights.
-    pub(crate) fn new(vars: &VarMap, symbols: usize, size: Size, rng: &mut Xoshiro256PlusPlus, device: &Device) -> Result<Self> {
+    pub(crate) fn new(
+        vars: &VarMap,
+        symbols: usize,
+        size: Size,
+        rng: &mut Xoshiro256PlusPlus,
+        device: &Device,
+    ) -> Result<Self> {
         let vb = VarBuilder::from_varmap(vars, DType::F32, device);
         let w = size.width;
         let get = |name: &str, rows: usize, cols: usize| vb.get_with_hints((rows, cols), name, Init::Const(0.0));
