@@ -51,10 +51,7 @@ mod naive {
                 _ if self.top() != to.top() => self.top().cmp(&to.top()),
                 _ => {
                     let (a, b) = (self.mantissa.trailing_zeros(), to.mantissa.trailing_zeros());
-                    let (a, b) = (
-                        Real::new(self.mantissa >> a, self.exponent + a as i32),
-                        Real::new(to.mantissa >> b, to.exponent + b as i32),
-                    );
+                    let (a, b) = (Real::new(self.mantissa >> a, self.exponent + a as i32), Real::new(to.mantissa >> b, to.exponent + b as i32));
                     let exponent = a.exponent.min(b.exponent);
                     // The tops agree, so neither shift leaves the 128 bits.
                     (a.mantissa << (a.exponent - exponent)).cmp(&(b.mantissa << (b.exponent - exponent)))
@@ -387,10 +384,7 @@ fn sums_and_means() {
             .collect();
         let t = rng.pick(&[None, Some(0), Some(base), Some(magnitude(&mut rng))]);
         let (got, want) = (threshold::Sum::of_group(&values, t), naive::sum(&values, t));
-        assert_eq!(
-            (u128::from(got.total), got.exponent, u128::from(got.count)),
-            (want.total, want.exponent, want.count)
-        );
+        assert_eq!((u128::from(got.total), got.exponent, u128::from(got.count)), (want.total, want.exponent, want.count));
         assert_eq!(got.mean(), want.mean(), "{got:?}");
         assert_eq!(got.mean_bf16(), want.mean_bf16(), "{got:?}");
     }
@@ -425,11 +419,9 @@ fn clipping() {
     let mut clipped = 0;
     for round in 0..2000 {
         let n = if round % 40 == 0 { 9000 } else { 1 + rng.below(200) as usize };
-        let pattern =
-            rng.pick(&[Pattern::Normal, Pattern::Outlier, Pattern::Grid, Pattern::Equal, Pattern::LogUniform]);
+        let pattern = rng.pick(&[Pattern::Normal, Pattern::Outlier, Pattern::Grid, Pattern::Equal, Pattern::LogUniform]);
         let values: Vec<f32> = pattern.values(&mut rng, n);
-        let bits: Vec<u32> =
-            values.iter().map(|x| x.to_bits()).filter(|b| naive::magnitude(*b) < 0x7e80_0000).collect();
+        let bits: Vec<u32> = values.iter().map(|x| x.to_bits()).filter(|b| naive::magnitude(*b) < 0x7e80_0000).collect();
         if bits.is_empty() {
             continue;
         }
@@ -466,8 +458,7 @@ fn reductions() {
         let mut sum = reduce::ExactSum::default();
         let mut total = 0i128;
         for _ in 0..rng.below(20) {
-            let (count, a, b) =
-                (rng.below(201) as i64 - 100, 0x3f00 + rng.below(0x800) as u32, 0x3f00 + rng.below(0x800) as u32);
+            let (count, a, b) = (rng.below(201) as i64 - 100, 0x3f00 + rng.below(0x800) as u32, 0x3f00 + rng.below(0x800) as u32);
             sum.add_product(count, a << 16, b << 16);
             let part = |s: u32| (i128::from(s % 128 + 128), s / 128);
             let ((ma, ea), (mb, eb)) = (part(a), part(b));
@@ -504,12 +495,7 @@ mod whole {
         if b >= 1 << 31 { -1 } else { 1 }
     }
 
-    pub(super) fn quantize(
-        rule: Rule,
-        size: usize,
-        (tensor, first): (u32, u64),
-        bits: &[u32],
-    ) -> (Vec<i32>, Vec<u16>, Report) {
+    pub(super) fn quantize(rule: Rule, size: usize, (tensor, first): (u32, u64), bits: &[u32]) -> (Vec<i32>, Vec<u16>, Report) {
         let (bits, mut report) = ranged(bits, first);
         let (mut trits, mut scales) = (Vec::new(), Vec::new());
         for (g, group) in bits.chunks(size).enumerate() {
@@ -534,9 +520,7 @@ mod whole {
                 Rule::Threshold(threshold) => {
                     let t = match threshold {
                         Threshold::Given(t) => naive::magnitude(t.to_bits()),
-                        Threshold::Mean(f) => {
-                            naive::product(naive::magnitude(f.to_bits()), naive::sum(&m, None).mean())
-                        }
+                        Threshold::Mean(f) => naive::product(naive::magnitude(f.to_bits()), naive::sum(&m, None).mean()),
                     };
                     trits.extend(group.iter().zip(&m).map(|(b, m)| if *m > t { sign(*b) } else { 0 }));
                     scales.push((naive::sum(&m, Some(t)).mean_bf16() >> 16) as u16);

@@ -1,11 +1,11 @@
 //! Quantize: one fused pass for blocks of a stochastic rule; sums, rules and trits for everything else.
 
-use super::Wgpu;
 use super::launch::{Batch, Window};
 use super::memory::{Raw, USAGE};
 use super::pipeline::Flags;
 use super::reports::Reports;
 use super::shaders::{self, Params};
+use super::Wgpu;
 use crate::error::{Error, Result};
 use crate::numerics::constants::{CHUNK, domain};
 use crate::numerics::float::magnitude;
@@ -130,29 +130,13 @@ fn groups<T: Element>(batch: &mut Batch<'_>, op: &Quantize, item: &Item<'_, Wgpu
     let rules = Raw { buffer: &rules, offset: 0, bytes: held * RULE };
     for limit in [records.bytes, rules.bytes, held * 2] {
         if limit > gpu.inner.binding_max {
-            return Err(Error::Limit {
-                what: "chunks in a scale group",
-                got: chunks,
-                limit: gpu.inner.binding_max / RECORD / 32,
-            });
+            return Err(Error::Limit { what: "chunks in a scale group", got: chunks, limit: gpu.inner.binding_max / RECORD / 32 });
         }
     }
     for first in (0..count).step_by(held as usize) {
         let number = held.min(count - first);
         let start = first * cols;
-        let work = Groups {
-            op,
-            item,
-            reports,
-            size,
-            cols,
-            chunks,
-            number,
-            start,
-            end: n.min(start + number * cols),
-            records,
-            rules,
-        };
+        let work = Groups { op, item, reports, size, cols, chunks, number, start, end: n.min(start + number * cols), records, rules };
         let scales = item.scales.raw.part(2 * first, 2 * number);
         match op.rule {
             Rule::Stochastic { clip: None, .. } => {
@@ -237,13 +221,7 @@ impl<T: Element> Groups<'_, '_, T> {
             let mut flags = vec![element::<T>(), what];
             flags.extend(x.vectors(16).then_some("VECTOR"));
             let threads = u64::from(params.count) * 128;
-            batch.dispatch(
-                &shaders::QUANTIZE_SUMS,
-                flags,
-                &[x, self.records, self.rules, self.reports.raw()],
-                params,
-                threads,
-            )?;
+            batch.dispatch(&shaders::QUANTIZE_SUMS, flags, &[x, self.records, self.rules, self.reports.raw()], params, threads)?;
             at += len;
         }
         Ok(())
@@ -291,13 +269,7 @@ impl<T: Element> Groups<'_, '_, T> {
             flags.extend(x.vectors(16).then_some("VECTOR"));
             flags.extend(batch.gpu.inner.abilities.int64.then_some("INT64"));
             let threads = len.div_ceil(32);
-            batch.dispatch(
-                &shaders::QUANTIZE_GROUPS,
-                flags,
-                &[x, words, self.rules, self.reports.raw()],
-                params,
-                threads,
-            )?;
+            batch.dispatch(&shaders::QUANTIZE_GROUPS, flags, &[x, words, self.rules, self.reports.raw()], params, threads)?;
         }
         Ok(())
     }
