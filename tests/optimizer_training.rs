@@ -1,5 +1,7 @@
 //! The training object: against candle's own optimizers on the same gradients, and its rules one by one.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, SGD};

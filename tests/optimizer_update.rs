@@ -1,5 +1,7 @@
 //! The fused updates against the spec, element by element, and against splitting.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use half::bf16;
 use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;

@@ -10,6 +10,8 @@
 //! For each seed all ways start from the same weights and see the same text in the same order. The ternary ways update
 //! the weights from levels and scales directly; f32 and bf16 go through candle's AdamW, whose arithmetic is the same.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod memory;
