@@ -143,7 +143,10 @@ fn the_parser_sees_imports() {
 }
 
 /// What is not there yet, and why. What has come since must leave this list.
-const MISSING: &[(&str, &str)] = &[];
+const MISSING: &[(&str, &str)] = &[
+    ("src/webgpu/update.rs", "WGSL has no exact division or root: weights on wgpu are updated from gradients read out"),
+    ("shaders/update.wgsl", "as above"),
+];
 
 #[test]
 fn an_operation_has_the_same_file_name_everywhere() {
