@@ -1,5 +1,7 @@
 //! Frozen outputs: see tests/goldens/README.md.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::PathBuf;

@@ -2,6 +2,8 @@
 //! Section numbers are that page's. It is compared with `numerics` function by function, and with the CPU backend
 //! operation by operation.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 mod common;
 
 use common::{State, block};
@@ -624,9 +626,9 @@ fn accumulated_tensors() {
                     common::adaptive(&Adaptive { bits, block: block(64), draw, weight }, (2, 64), &x, &mut state);
                 let place = naive::Place { seed: draw.seed, step: 3, micro_batch, tensor: 2, domain: 1 };
                 let mut found = Report::default();
-                for b in 0..n.div_ceil(64) {
+                for (b, s) in s.iter_mut().enumerate() {
                     let range = 64 * b..(64 * b + 64).min(n);
-                    let old = f32::from_bits(u32::from(s[b]) << 16);
+                    let old = f32::from_bits(u32::from(*s) << 16);
                     let sums: Vec<u32> = range
                         .clone()
                         .map(|i| {
@@ -647,7 +649,7 @@ fn accumulated_tensors() {
                     for (i, v) in range.zip(sums) {
                         l[i] = naive::new_level(v, new, naive::draw(&place, 64 + i as u64));
                     }
-                    s[b] = (new >> 16) as u16;
+                    *s = (new >> 16) as u16;
                 }
                 let what = format!("{bits} bits, round {round}, micro-batch {micro_batch}");
                 assert_eq!(state.scales, s, "{what}");
