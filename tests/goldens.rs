@@ -41,7 +41,9 @@ impl Bytes for [u16] {
 fn float_bytes<T: Element>(x: &[T]) -> Vec<u8> {
     let narrow = size_of::<T>() == 2;
     // Outputs of the operations: exact in both directions.
-    let bits = |x: &T| if narrow { bytemuck::cast_slice::<T, u16>(std::slice::from_ref(x))[0].into() } else { x.to_f32_bits() };
+    let bits = |x: &T| {
+        if narrow { bytemuck::cast_slice::<T, u16>(std::slice::from_ref(x))[0].into() } else { x.to_f32_bits() }
+    };
     x.iter().flat_map(|x| bits(x).to_le_bytes()).collect()
 }
 
@@ -70,7 +72,6 @@ fn inputs<T: Element>(seed: u32, n: usize) -> Vec<T> {
 fn report(r: Report) -> Value {
     json!({ "non_finite": r.non_finite, "first": r.first, "clipped": r.clipped })
 }
-
 
 const N: usize = 9001;
 

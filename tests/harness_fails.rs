@@ -29,9 +29,20 @@ fn describes(fault: Fault, what: &Difference) -> bool {
 fn applies(fault: Fault, operation: &str) -> bool {
     let number = ["count_nonzero", "dot", "squared_norm"].contains(&operation);
     let writes = !number && operation != "check";
-    let lists = ["quantize", "dequantize", "accumulate_adaptive", "accumulate_exact", "look", "read_out", "check"];
+    let lists = [
+        "quantize",
+        "dequantize",
+        "accumulate_adaptive",
+        "accumulate_exact",
+        "look",
+        "read_out",
+        "check",
+        "update_sgd",
+        "update_adamw",
+    ];
     let reports = ["quantize", "accumulate_adaptive", "accumulate_exact", "look", "check", "pack", "unpack"];
-    let positions = ["quantize", "accumulate_adaptive", "accumulate_exact", "check"];
+    let positions = ["quantize", "accumulate_adaptive", "accumulate_exact", "check", "update_sgd", "update_adamw"];
+    let guarded = ["read_out", "update_sgd", "update_adamw"];
     match fault {
         Fault::None => false,
         Fault::WrongNumber => number,
@@ -39,12 +50,12 @@ fn applies(fault: Fault, operation: &str) -> bool {
         Fault::NoCheck => operation != "count_nonzero",
         Fault::SkippedItem => lists.contains(&operation),
         Fault::IgnoredPosition => positions.contains(&operation),
-        Fault::MissingReport => reports.contains(&operation) || operation == "read_out",
+        Fault::MissingReport => reports.contains(&operation) || guarded.contains(&operation),
         Fault::DoubleReport | Fault::LateFirst => reports.contains(&operation),
         Fault::MissingClipped => ["quantize", "accumulate_exact"].contains(&operation),
         Fault::SwappedArguments => {
-            let two_sided = ["split_planes", "join_planes", "dot"].contains(&operation);
-            two_sided || (positions.contains(&operation) || operation == "look")
+            let two_sided = ["split_planes", "join_planes", "dot", "look"].contains(&operation);
+            two_sided || (positions.contains(&operation) && operation != "update_sgd")
         }
         _ => writes,
     }

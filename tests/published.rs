@@ -62,7 +62,10 @@ fn wide<T: Copy + Into<f64>>(x: &[T]) -> Vec<f64> {
 fn hold(what: &str, law: Law, (got, spread): (f64, f64), published: f64, half: f64) {
     let tolerance = 5.0 * spread + half + 0.005 * published;
     println!("{what:<40} {law:?}: {got:.4} +- {spread:.4}, published {published}");
-    assert!((got - published).abs() <= tolerance, "{what}, {law:?}: {got} where {published} is published ({tolerance})");
+    assert!(
+        (got - published).abs() <= tolerance,
+        "{what}, {law:?}: {got} where {published} is published ({tolerance})"
+    );
     assert!(tolerance <= 0.35 * published, "{what}, {law:?}: the sample says too little, {tolerance} of {published}");
 }
 
@@ -76,12 +79,8 @@ const LAWS: [Law; 3] = [Law::Gauss, Law::Laplace, Law::Student3];
 
 #[test]
 fn stochastic_by_block() {
-    let published = [
-        (32, [0.89, 1.09, 1.18]),
-        (64, [1.08, 1.41, 1.70]),
-        (256, [1.43, 2.07, 3.2]),
-        (4096, [2.03, 3.43, 9.6]),
-    ];
+    let published =
+        [(32, [0.89, 1.09, 1.18]), (64, [1.08, 1.41, 1.70]), (256, [1.43, 2.07, 3.2]), (4096, [2.03, 3.43, 9.6])];
     for (size, figures) in published {
         for (law, figure) in LAWS.into_iter().zip(figures) {
             let x = sample(law, 1, N);
@@ -219,7 +218,13 @@ fn exact_counts() {
     state.scales = (0..n / 64).map(|b| half::bf16::from_f32(max(b) * 1.004).to_bits()).collect();
     let (mut sum, mut theory) = (vec![0.0f64; n], 0.0);
     for (k, x) in data.iter().enumerate() {
-        let op = Exact { bits: 4, block: block(64), draw: Draw::new(2, 2).micro_batch(k as u32), weight: 1.0, held: k as u32 };
+        let op = Exact {
+            bits: 4,
+            block: block(64),
+            draw: Draw::new(2, 2).micro_batch(k as u32),
+            weight: 1.0,
+            held: k as u32,
+        };
         assert_eq!(common::exact(&op, (0, 0), x, &mut state).clipped, 0);
         for (i, x) in x.iter().enumerate() {
             let (x, s) = (f64::from(*x), half::bf16::from_bits(state.scales[i / 64]).to_f64());

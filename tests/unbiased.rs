@@ -48,15 +48,15 @@ impl Errors {
 /// Means and variances of all elements against theory.
 fn hold(errors: &[Errors], what: &str) {
     let mut chi = 0.0;
-    let mut counted = 0;
+    let mut counted = 0.0;
     for (i, e) in errors.iter().enumerate().filter(|(_, e)| e.variance > 0.0) {
         let z = e.sum / e.variance.sqrt();
         assert!(z.abs() < bound_of_largest(errors.len()), "{what}: mean error of element {i} has z = {z}");
         chi += z * z;
-        counted += 1;
+        counted += 1.0;
     }
-    assert!(counted > errors.len() / 2, "{what}: only {counted} elements were rounded");
-    let z = (chi - f64::from(counted)) / (2.0 * f64::from(counted)).sqrt();
+    assert!(counted > errors.len() as f64 / 2.0, "{what}: only {counted} elements were rounded");
+    let z = (chi - counted) / (2.0 * counted).sqrt();
     assert!(z < BOUND, "{what}: the mean errors together have z = {z}");
     let total = |f: fn(&Errors) -> f64| errors.iter().map(f).sum::<f64>();
     let z = (total(|e| e.squares) - total(|e| e.variance)) / total(|e| e.variance_of_squares).sqrt();

@@ -10,6 +10,7 @@ struct AccumulateAdaptive {
     uint32_t weight;       // f32 bits, a subnormal already 0
     uint32_t block_shift;  // log2 of the block
     uint32_t exponent;     // the bits of 2^23: see level_in_place
+    uint32_t pad;
 };
 
 // A lane's COUNT words of levels or counts.
@@ -80,7 +81,8 @@ struct AdaptiveShared {
     uint32_t levels[BITS][32];
 };
 
-// The sums of a tile in which something may be out of range: exact, element by element, with a report.
+// The sums of a tile in which something may be out of range: exact, element by element, with a report. Levels of 2 bits
+// come as a plus and a minus word.
 template <class E, int BITS>
 __device__ __noinline__ void sum_carefully(AdaptiveShared<E, BITS>& shared, uint32_t s, uint32_t weight, uint64_t index,
                                            Report* to) {
@@ -90,7 +92,9 @@ __device__ __noinline__ void sum_carefully(AdaptiveShared<E, BITS>& shared, uint
     const int lane = lane_id();
     for (int e = 0; e < 32; ++e) {
         const int shift = BITS * (e % PER);
-        const int32_t level = static_cast<int32_t>(shared.levels[e / PER][lane] << (32 - BITS - shift)) >> (32 - BITS);
+        const int32_t level =
+            BITS == 2 ? static_cast<int32_t>(shared.levels[0][lane] >> e & 1) - static_cast<int32_t>(shared.levels[1][lane] >> e & 1)
+                      : static_cast<int32_t>(shared.levels[e / PER][lane] << (32 - BITS - shift)) >> (32 - BITS);
         const uint32_t product = weighted(E::to_f32(shared.stage.at(lane, e)), weight);
         bool found;
         shared.values.at(lane, e) = __uint_as_float(sum(level, s, product, found));
@@ -103,11 +107,11 @@ __device__ __noinline__ void sum_carefully(AdaptiveShared<E, BITS>& shared, uint
 }
 
 // Levels of 4 or 8 bits: v = l s + p for each element, the block's new scale, and every v rounded to a level under it.
-template <class E, int BITS, int ROUNDS, bool FAST>
+template <class E, int BITS, bool FAST>
 __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptive& p, const Item& item,
                                                          AdaptiveShared<E, BITS>& shared) {
     Stage<E>& stage = shared.stage;
-    const Place at = place<FAST>(item);
+    const Place at = place<FAST>(item, cta_start(item));
     Flight<E> flight;
     begin<E, FAST>(item.x, at, flight);
     uint32_t words[BITS] = {};
@@ -117,7 +121,7 @@ __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptiv
         load_words<BITS, FAST>(item.a, at.own >> 5, words);
         s = static_cast<uint32_t>(*scale) << 16;
     }
-    const uint4 random = call<ROUNDS>(p.draw, item.tensor, at.group);
+    const uint4 random = call(p.draw, item.tensor, at.group);
     end<E, FAST>(item.x, at, item.n, flight, stage);
 
     float v[32];
@@ -225,13 +229,86 @@ __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptiv
     }
 }
 
-template <class E, int BITS, int ROUNDS>
+// Levels of 2 bits are trits: the sum is quantized as a gradient is, under the scale of its maximum.
+template <class E, bool FAST>
+__device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdaptive& p, const Item& item,
+                                                           AdaptiveShared<E, 2>& shared) {
+    const Place at = place<FAST>(item, cta_start(item));
+    Flight<E> flight;
+    begin<E, FAST>(item.x, at, flight);
+    uint32_t words[2] = {};
+    uint32_t s = 0;
+    uint16_t* const scale = static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift);
+    if (at.inside) {
+        load_words<2, FAST>(item.a, at.own >> 5, words);
+        s = static_cast<uint32_t>(*scale) << 16;
+    }
+    const uint4 random = call(p.draw, item.tensor, at.group);
+    end<E, FAST>(item.x, at, item.n, flight, shared.stage);
+
+    const uint32_t plus = words[0] & ~words[1], minus = words[1] & ~words[0];
+    float v[32];
+    {
+        uint32_t x[E::WORDS];
+        shared.stage.take(x);
+        const float held = __uint_as_float(s), weight = __uint_as_float(p.weight);
+        const bool plain = p.weight == 0x3f800000u;
+#pragma unroll
+        for (int e = 0; e < 32; ++e) {
+            const float product = plain ? value<E>(x, e) : weighted_fast(value<E>(x, e), weight);
+            const float l = plus >> e & 1 ? held : minus >> e & 1 ? -held : 0.0f;
+            v[e] = __fadd_rn(l, product);
+        }
+    }
+    uint32_t max = max_magnitude(v);
+    constexpr uint32_t CLOSE = 0x7e000000u, LARGE = 0x7a000000u;
+    if (__any_sync(ALL, max >= CLOSE || s >= LARGE)) {
+        const int lane = lane_id();
+        shared.levels[0][lane] = plus;
+        shared.levels[1][lane] = minus;
+        sum_carefully<E, 2>(shared, s, p.weight, item.first + at.own, item.report);
+#pragma unroll
+        for (int e = 0; e < 32; ++e) {
+            v[e] = shared.values.at(lane, e);
+        }
+        max = max_magnitude(v);
+    }
+
+    const uint32_t lanes = 1u << (p.block_shift - 5);
+    const uint32_t new_s = stochastic_scale(block_max(max, lanes));
+    uint32_t w[32];
+#pragma unroll
+    for (int e = 0; e < 32; ++e) {
+        w[e] = __float_as_uint(v[e]);
+    }
+    const uint32_t kept = keep<F32>(w, new_s, expand(random)), signs = sign_plane<F32>(w);
+    if (at.inside) {
+        words[0] = kept & ~signs;
+        words[1] = kept & signs;
+        store_words<2, FAST>(item.a, at.own >> 5, words);
+        if ((threadIdx.x & (lanes - 1)) == 0) {
+            *scale = static_cast<uint16_t>(new_s >> 16);
+        }
+    }
+}
+
+template <class E, int BITS, bool FAST>
+__device__ __forceinline__ void accumulate_adaptive_of(const AccumulateAdaptive& p, const Item& item,
+                                                       AdaptiveShared<E, BITS>& shared) {
+    if constexpr (BITS == 2) {
+        accumulate_adaptive_planes<E, FAST>(p, item, shared);
+    } else {
+        accumulate_adaptive_tile<E, BITS, FAST>(p, item, shared);
+    }
+}
+
+template <class E, int BITS>
 __device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
     __shared__ AdaptiveShared<E, BITS> shared[WARPS];
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
-    if (whole(cta_start(item), item.n, addresses, 16)) {
-        accumulate_adaptive_tile<E, BITS, ROUNDS, true>(p, item, shared[warp_id()]);
+    if (whole(cta_start(item), CTA_TILE, item.n, addresses, 16)) {
+        accumulate_adaptive_of<E, BITS, true>(p, item, shared[warp_id()]);
     } else {
-        accumulate_adaptive_tile<E, BITS, ROUNDS, false>(p, item, shared[warp_id()]);
+        accumulate_adaptive_of<E, BITS, false>(p, item, shared[warp_id()]);
     }
 }

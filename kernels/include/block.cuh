@@ -2,28 +2,47 @@
 #pragma once
 #include "tile.cuh"
 
-__device__ __noinline__ uint32_t block_max_of_any_size(uint32_t m, uint32_t lanes) {
+// Joins the values of the lanes of each block, in any order; every thread of the CTA takes part.
+template <class T, class Join>
+__device__ __noinline__ T join_block(T value, uint32_t lanes, Join join) {
     for (uint32_t d = 1; d < lanes && d < 32; d <<= 1) {
-        m = max(m, __shfl_xor_sync(ALL, m, d));
+        value = join(value, __shfl_xor_sync(ALL, value, d));
     }
     if (lanes > 32) {
-        __shared__ uint32_t of_warp[WARPS];
+        __shared__ T of_warp[WARPS];
         __syncthreads();
-        of_warp[warp_id()] = m;
+        if (lane_id() == 0) {
+            of_warp[warp_id()] = value;
+        }
         __syncthreads();
-        m = max(of_warp[warp_id() & ~1], of_warp[warp_id() | 1]);
+        value = join(of_warp[warp_id() & ~1], of_warp[warp_id() | 1]);
         if (lanes > 64) {
-            m = max(max(of_warp[0], of_warp[1]), max(of_warp[2], of_warp[3]));
+            value = join(join(of_warp[0], of_warp[1]), join(of_warp[2], of_warp[3]));
         }
     }
-    return m;
+    return value;
 }
 
-// The largest value among the lanes of each block; every thread of the CTA takes part. The default block of 64 has
-// a path of its own: two instructions in place of a loop.
+struct Max {
+    __device__ __forceinline__ uint32_t operator()(uint32_t a, uint32_t b) const { return max(a, b); }
+};
+
+template <class T>
+struct Add {
+    __device__ __forceinline__ T operator()(T a, T b) const { return a + b; }
+};
+
+// The default block of 64 has a path of its own: two instructions in place of a loop.
 __device__ __forceinline__ uint32_t block_max(uint32_t m, uint32_t lanes) {
     if (lanes == 2) {
         return max(m, __shfl_xor_sync(ALL, m, 1));
     }
-    return block_max_of_any_size(m, lanes);
+    return join_block(m, lanes, Max());
+}
+
+__device__ __forceinline__ uint32_t block_sum(uint32_t x, uint32_t lanes) {
+    if (lanes == 2) {
+        return x + __shfl_xor_sync(ALL, x, 1);
+    }
+    return join_block(x, lanes, Add<uint32_t>());
 }

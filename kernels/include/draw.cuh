@@ -63,3 +63,19 @@ __device__ __forceinline__ float under_one(const Draws& d, int e) {
 __device__ __forceinline__ float unit(const Draws& d, int e) {
     return __fadd_rn(under_one(d, e), -0x1.fffffep-1f);
 }
+
+// Draw k of element e from its group's Philox call, for paths that loop over elements.
+__device__ __forceinline__ uint32_t draw_of(uint4 c, int e) {
+    const auto half = [&](int j) {
+        const uint32_t w = j < 4 ? (j < 2 ? c.x : c.y) : (j < 6 ? c.z : c.w);
+        return (w >> (16 * (j % 2))) & 0xffffu;
+    };
+    const int q = e / 8, j = e % 8;
+    const uint32_t x = q == 0 ? half(j) : half(j) ^ half((j + q) % 8);
+    return ((x & 0x7fffu) << 8) | shared_bits(c);
+}
+
+// u = (2 k + 1) / 2^24 of a draw.
+__device__ __forceinline__ float unit_of(uint32_t k) {
+    return __fadd_rn(__uint_as_float(0x3f800000u | k), -0x1.fffffep-1f);
+}

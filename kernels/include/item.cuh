@@ -43,14 +43,15 @@ __device__ __forceinline__ const Item& item_of(const Table<N>& table, uint32_t c
     return table.items[lo];
 }
 
-// The first element, in its item, of a CTA's 4096.
+// The first element, in its item, of the TILES * 4096 that a CTA works on.
+template <int TILES = 1>
 __device__ __forceinline__ uint64_t cta_start(const Item& item) {
-    return static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE;
+    return static_cast<uint64_t>(blockIdx.x - item.begin) * (TILES * CTA_TILE);
 }
 
+// The place of a thread in the 4096 elements from `start` on.
 template <bool FAST>
-__device__ __forceinline__ Place place(const Item& item) {
-    const uint64_t start = cta_start(item);
+__device__ __forceinline__ Place place(const Item& item, uint64_t start) {
     Place at;
     at.start = start + warp_id() * TILE;
     at.own = start + 32 * threadIdx.x;
@@ -58,3 +59,10 @@ __device__ __forceinline__ Place place(const Item& item) {
     at.inside = FAST || at.own < item.n;
     return at;
 }
+
+// For the macros that name a kernel after its element type and its table.
+#define ELEMENT_f32 F32
+#define ELEMENT_f16 F16
+#define ELEMENT_bf16 Bf16
+#define TABLE_one 1
+#define TABLE_many MANY

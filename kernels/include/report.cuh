@@ -27,7 +27,8 @@ __device__ __noinline__ void report(Report* to, uint32_t non_finite, uint64_t fi
     }
 }
 
-// Zeroes the elements out of range in a staged tile and reports them; then the lanes take their elements again.
+// Zeroes the elements out of range in a staged tile and reports them (unless `to` is null); then the lanes take their
+// elements again.
 // `index` is the index in the tensor of the lane's first element.
 template <class E>
 __device__ __noinline__ void scrub(Stage<E>& stage, uint64_t index, Report* to) {
@@ -42,5 +43,7 @@ __device__ __noinline__ void scrub(Stage<E>& stage, uint64_t index, Report* to) 
             first = min(first, index + e);
         }
     }
-    report(to, found, first, 0);
+    if (to) {
+        report(to, found, first, 0);
+    }
 }

@@ -20,9 +20,6 @@ __device__ __forceinline__ uint32_t level_scale(uint32_t max) {
     }
     uint32_t mantissa = (max & 0x007fffffu) | MIN_NORMAL;
     uint32_t q = ((mantissa << 8) + (L_MAX - 1)) / L_MAX;
-    if (L_MAX == 1) {
-        q = mantissa << 8;  // the sum above is the same; said apart because it fills all 32 bits
-    }
     uint32_t shift = 24 - __clz(q);
     uint32_t m = ((q - 1) >> shift) + 1;
     if (m == 256) {

@@ -91,6 +91,38 @@ __device__ inline uint32_t mean_bf16(const Sum& sum) {
     return ((static_cast<uint32_t>(exponent) << 7) + (kept & 0x7fu) + (up ? 1u : 0u)) << 16;
 }
 
+// mean() of at most 2^32 units over a block that is full, of 2^shift elements: no division.
+__device__ __forceinline__ uint32_t mean_of_full_block(uint32_t total, uint32_t exponent, uint32_t shift) {
+    if (total == 0) {
+        return 0u;
+    }
+    const int top = 31 - __clz(total);
+    const int e = top - static_cast<int>(shift) + static_cast<int>(exponent) - (static_cast<int>(SUM_BITS) - 1);
+    const uint32_t mantissa = top >= 23 ? total >> (top - 23) : total << (23 - top);
+    return e < 1 ? 0u : (static_cast<uint32_t>(e) << 23) | (mantissa & 0x007fffffu);
+}
+
+// mean_bf16() of at most 2^32 units over at most 4096 elements: one division of 32 bits.
+__device__ __forceinline__ uint32_t mean_bf16_of_block(uint32_t total, uint32_t exponent, uint32_t count) {
+    if (count == 0 || total == 0) {
+        return 0u;
+    }
+    const int lead = __clz(total);
+    const uint32_t n = total << lead;
+    const uint32_t q = n / count;  // 2^19 or more
+    const bool sticky = q * count != n;
+    const int top = 31 - __clz(q);
+    const int e = top - lead + static_cast<int>(exponent) - (static_cast<int>(SUM_BITS) - 1);
+    if (e < 1) {
+        return 0u;
+    }
+    const int shift = top - 7;
+    const uint32_t kept = q >> shift;
+    const uint32_t rest = q & ((1u << shift) - 1), half = 1u << (shift - 1);
+    const bool up = rest > half || (rest == half && (sticky || (kept & 1)));
+    return ((static_cast<uint32_t>(e) << 7) + (kept & 0x7fu) + (up ? 1u : 0u)) << 16;
+}
+
 __device__ inline uint32_t mul_trunc(uint32_t a, uint32_t b) {
     if (a < MIN_NORMAL || b < MIN_NORMAL) {
         return 0u;

@@ -58,10 +58,10 @@ struct Place {
     bool inside;     // whether the lane owns any element
 };
 
-// Whether a CTA may take the fast path: its 4096 elements all exist and whatever it reads and writes in wide pieces
+// Whether a CTA may take the fast path: its `many` elements from `start` on all exist and whatever it reads and writes in wide pieces
 // is aligned. The same for all threads, so the two paths cost one branch.
-__device__ __forceinline__ bool whole(uint64_t cta_start, uint64_t n, uintptr_t addresses, uint32_t alignment) {
-    return cta_start + CTA_TILE <= n && (addresses & (alignment - 1)) == 0;
+__device__ __forceinline__ bool whole(uint64_t start, uint64_t many, uint64_t n, uintptr_t addresses, uint32_t alignment) {
+    return start + many <= n && (addresses & (alignment - 1)) == 0;
 }
 
 // The pieces a lane has in flight between `begin` and `end`.

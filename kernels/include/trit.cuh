@@ -55,19 +55,18 @@ __device__ __forceinline__ uint32_t keep<F16>(const uint32_t (&w)[16], uint32_t 
     return keep_half<F16, 35>(w, s, d);
 }
 
-// Bit e: whether the magnitude of element e is above t, which is below 2^128. A subnormal counts as zero, so it is
-// above nothing.
+// keep() for any magnitudes cut at `limit` (magnitude bits), and how many were.
 template <class E>
-__device__ __forceinline__ uint32_t above(const uint32_t (&w)[E::WORDS], uint32_t t) {
-    float limit = __uint_as_float(max(t, MIN_NORMAL - 1));
-    uint32_t half[2] = {0, 0};
+__device__ __forceinline__ uint32_t keep_clipped(const uint32_t (&w)[E::WORDS], uint32_t s, uint32_t limit, const Draws& d,
+                                                 uint32_t& clipped) {
+    const float scale = __uint_as_float(s), most = __uint_as_float(limit);
+    uint32_t kept = 0;
+    clipped = 0;
 #pragma unroll
-    for (int e = 15; e >= 0; --e) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            float r = __fsub_rn(limit, fabsf(value<E>(w, 16 * h + e)));
-            half[h] = __funnelshift_l(__float_as_uint(r), half[h], 1);
-        }
+    for (int e = 31; e >= 0; --e) {
+        const float x = fabsf(value<E>(w, e));
+        clipped += x > most ? 1 : 0;
+        kept = __funnelshift_l(__float_as_uint(__fmaf_rn(unit(d, e), scale, -fminf(x, most))), kept, 1);
     }
-    return __byte_perm(half[0], half[1], 0x5410);
+    return s == 0 ? 0u : kept;
 }

@@ -1,17 +1,196 @@
 //! Quantize: gradients become planes and scales.
 
 use super::Cuda;
+use super::draw::DrawParams;
+use super::item::{Item as Row, Pointer};
+use super::launch::{CTA_TILE, Call, THREADS, check_slot, suffix};
 use super::memory::Reports;
-use crate::error::{Error, Result};
-use crate::op::Element;
-use crate::op::quantize::{Item, Quantize};
+use super::modules::Module;
+use crate::backend::Memory;
+use crate::error::Result;
+use crate::numerics::constants::{CHUNK, domain};
+use crate::numerics::float::magnitude;
+use crate::op::quantize::{Item, Quantize, Rule, Threshold};
+use crate::op::{BlockSize, Draw, Element, ElementType, Grouping};
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::DeviceSlice;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Blocks {
+    draw: DrawParams,
+    block_shift: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BlocksThreshold {
+    threshold: u32,
+    of_mean: u32,
+    block_shift: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BlocksClip {
+    draw: DrawParams,
+    sigmas: u32,
+    block_shift: u32,
+}
+
+/// Rows and whole tensors. Mirrors `QuantizeGroup` in kernels/include/group.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Groups {
+    draw: DrawParams,
+    /// Elements of a row; 0: the whole tensor.
+    size: u64,
+    goal: u32,
+    parameter: u32,
+    kept: u32,
+    slices: u32,
+}
+
+/// `Goal` in kernels/include/group.cuh.
+const STOCHASTIC: u32 = 0;
+const CLIPPED: u32 = 1;
+const GIVEN: u32 = 2;
+const OF_MEAN: u32 = 3;
+
+/// Bytes of a `Group` and of a `Chunk` in scratch memory.
+const GROUP_BYTES: u64 = 64;
+const CHUNK_BYTES: u64 = 16;
+/// Chunks that one CTA joins before a group gets another.
+const CHUNKS_PER_SLICE: u64 = 2048;
+const SLICES_MAX: u64 = 64;
+/// Rows up to this length are read by a warp each, longer groups by a CTA for each chunk.
+const WARP_TILE: u64 = 1024;
+/// Warps of a CTA.
+const WARPS: u64 = 4;
+
+/// Elements that a CTA of the one-pass kernels works on: `TILES` in kernels/include/quantize.cuh.
+const fn cta_elements<T: Element>() -> u64 {
+    match T::TYPE {
+        ElementType::F32 => 2 * CTA_TILE,
+        ElementType::F16 | ElementType::Bf16 => 4 * CTA_TILE,
+    }
+}
 
 pub(super) fn quantize<T: Element>(
-    _cuda: &Cuda,
+    cuda: &Cuda,
     op: &Quantize,
-    _items: &mut [Item<'_, Cuda, T>],
-    _reports: &mut Reports,
+    items: &mut [Item<'_, Cuda, T>],
+    reports: &mut Reports,
 ) -> Result<()> {
     op.validate()?;
-    Err(Error::Backend { backend: "cuda", call: "quantize", message: "no kernel in this build".to_owned() })
+    for item in items.iter() {
+        item.validate(op)?;
+        check_slot(item.report, Cuda::report_slots(reports))?;
+    }
+    let mut call = Call::new(cuda)?;
+    let slots = call.reports(reports)?;
+    let mut rows = Vec::with_capacity(items.len());
+    for item in items {
+        rows.push(Row {
+            x: call.read(item.x)?,
+            a: call.write(&mut item.words)?,
+            b: call.write(&mut item.scales)?,
+            report: slots.at(item.report),
+            n: item.x.len() as u64,
+            first: item.first,
+            tensor: item.tensor,
+            ..Row::default()
+        });
+    }
+    match op.grouping {
+        Grouping::Block(block) => by_block::<T>(&call, op.rule, block, &rows),
+        Grouping::Row(size) => by_group::<T>(&call, op.rule, size, rows),
+        Grouping::Tensor => by_group::<T>(&call, op.rule, 0, rows),
+    }
+}
+
+/// The launch's draws; none are made by threshold rules.
+fn draws(cuda: &Cuda, draw: &Draw) -> DrawParams {
+    DrawParams::new(cuda, draw, domain::TERNARY)
+}
+
+fn by_block<T: Element>(call: &Call<'_>, rule: Rule, block: BlockSize, rows: &[Row]) -> Result<()> {
+    let block_shift = block.get().ilog2();
+    let cta = cta_elements::<T>();
+    let name = |kernel: &str| format!("quantize_block_{kernel}_{}", suffix::<T>());
+    let ctas = |row: &Row| row.n.div_ceil(cta);
+    let threshold = |threshold, of_mean| {
+        let params = BlocksThreshold { threshold, of_mean, block_shift, pad: 0 };
+        call.launch(Module::Quantize, &name("threshold"), &params, rows, ctas, THREADS, 0)
+    };
+    match rule {
+        Rule::Stochastic { draw, clip: None } => {
+            let params = Blocks { draw: draws(call.cuda(), &draw), block_shift, pad: 0 };
+            call.launch(Module::Quantize, &name("stochastic"), &params, rows, ctas, THREADS, 0)
+        }
+        Rule::Stochastic { draw, clip: Some(c) } => {
+            let params = BlocksClip { draw: draws(call.cuda(), &draw), sigmas: c.to_bits(), block_shift };
+            call.launch_tiles(Module::Quantize, &name("clip"), &params, rows)
+        }
+        Rule::Threshold(Threshold::Given(t)) => threshold(magnitude(t.to_bits()), 0),
+        Rule::Threshold(Threshold::Mean(factor)) => threshold(magnitude(factor.to_bits()), 1),
+    }
+}
+
+/// Groups, and chunks of a group, in a tensor of `n` elements.
+fn shape(size: u64, n: u64) -> (u64, u64, u64) {
+    let size = if size == 0 { n } else { size };
+    (size, n / size, size.div_ceil(CHUNK as u64))
+}
+
+fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Row>) -> Result<()> {
+    rows.retain(|row| row.n > 0);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let (draw, goal, parameter) = match rule {
+        Rule::Stochastic { draw, clip: None } => (draw, STOCHASTIC, 0),
+        Rule::Stochastic { draw, clip: Some(c) } => (draw, CLIPPED, c.to_bits()),
+        Rule::Threshold(Threshold::Given(t)) => (Draw::default(), GIVEN, magnitude(t.to_bits())),
+        Rule::Threshold(Threshold::Mean(factor)) => (Draw::default(), OF_MEAN, magnitude(factor.to_bits())),
+    };
+    // Scratch memory of each item: its groups, then their chunks.
+    let bytes_of = |row: &Row| {
+        let (_, groups, chunks) = shape(size, row.n);
+        groups * GROUP_BYTES + groups * chunks * CHUNK_BYTES
+    };
+    let total: u64 = rows.iter().map(bytes_of).sum();
+    let mut scratch = call.cuda().scratch(total)?;
+    let mut at: Pointer = scratch.pointer();
+    for row in &mut rows {
+        row.c = at;
+        at = at.byte_add(bytes_of(row));
+    }
+    scratch.clear(call.cuda(), (total / 8) as usize)?;
+
+    let longest = rows.iter().map(|row| shape(size, row.n).2).max().unwrap_or(1);
+    let slices = longest.div_ceil(CHUNKS_PER_SLICE).clamp(1, SLICES_MAX);
+    let params =
+        Groups { draw: draws(call.cuda(), &draw), size, goal, parameter, kept: 0, slices: slices as u32 };
+    let units = |row: &Row| {
+        let (size, groups, chunks) = shape(size, row.n);
+        if size <= WARP_TILE { groups.div_ceil(WARPS) } else { groups * chunks }
+    };
+    let sums = format!("group_sums_{}", suffix::<T>());
+    call.launch(Module::Quantize, &sums, &params, &rows, units, THREADS, 0)?;
+    // Groups of one chunk have concluded in the first pass.
+    let joined = |row: &Row| {
+        let (_, groups, chunks) = shape(size, row.n);
+        if chunks > 1 { groups * slices } else { 0 }
+    };
+    call.launch(Module::Quantize, "group_combine", &params, &rows, joined, THREADS, 0)?;
+    call.launch_tiles(Module::Quantize, &format!("group_codes_{}", suffix::<T>()), &params, &rows)?;
+    if matches!(rule, Rule::Threshold(_)) {
+        let params = Groups { kept: 1, ..params };
+        let all = |row: &Row| shape(size, row.n).1 * slices;
+        call.launch(Module::Quantize, "group_combine", &params, &rows, all, THREADS, 0)?;
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::item::Pointer;
 use super::launch::allocate;
-use super::view::View;
+use super::view::{View, ViewMut};
 use crate::backend::Memory;
 use crate::error::Result;
 use cudarc::driver::{CudaSlice, DevicePtrMut};
@@ -21,6 +21,14 @@ impl Scratch<'_> {
     /// Its start, aligned to 256 bytes. The contents are what the last user left.
     pub(super) fn pointer(&self) -> Pointer {
         self.pointer
+    }
+
+    /// Zeroes its first `words` words.
+    pub(super) fn clear(&mut self, cuda: &Cuda, words: usize) -> Result<()> {
+        match self.held.last_mut().and_then(|buffer| ViewMut::from(buffer).get_mut(0..words)) {
+            Some(view) => cuda.clear(view),
+            None => Ok(()),
+        }
     }
 
     /// Its first `words` words; waits for the device.

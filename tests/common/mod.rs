@@ -14,32 +14,32 @@ use trigrad::op::{BlockSize, Element, Grouping, Report};
 
 /// Planes and scales.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Packed {
-    pub words: Vec<u32>,
-    pub scales: Vec<u16>,
+pub(crate) struct Packed {
+    pub(crate) words: Vec<u32>,
+    pub(crate) scales: Vec<u16>,
 }
 
 /// Levels or counts, their scales, and the maxima seen (exact counts only).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
-    pub levels: Vec<u32>,
-    pub scales: Vec<u16>,
-    pub seen: Vec<u16>,
+pub(crate) struct State {
+    pub(crate) levels: Vec<u32>,
+    pub(crate) scales: Vec<u16>,
+    pub(crate) seen: Vec<u16>,
 }
 
 impl State {
-    pub fn zero(n: usize, bits: u32, block: BlockSize) -> State {
+    pub(crate) fn zero(n: usize, bits: u32, block: BlockSize) -> State {
         let blocks = block.blocks(n);
         State { levels: vec![0; words(n, bits)], scales: vec![0; blocks], seen: vec![0; blocks] }
     }
 }
 
-pub fn block(size: u32) -> BlockSize {
+pub(crate) fn block(size: u32) -> BlockSize {
     BlockSize::new(size).unwrap()
 }
 
 /// Quantizes one tensor, or the part of it that starts at `first`.
-pub fn quantize<T: Element>(op: &Quantize, (tensor, first): (u32, u64), x: &[T]) -> (Packed, Report) {
+pub(crate) fn quantize<T: Element>(op: &Quantize, (tensor, first): (u32, u64), x: &[T]) -> (Packed, Report) {
     let n = x.len();
     let mut packed = Packed { words: vec![u32::MAX; words(n, 2)], scales: vec![u16::MAX; op.grouping.groups(n)] };
     let mut reports = vec![Report::default()];
@@ -49,14 +49,14 @@ pub fn quantize<T: Element>(op: &Quantize, (tensor, first): (u32, u64), x: &[T])
     (packed, reports[0])
 }
 
-pub fn dequantize<T: Element>(grouping: Grouping, packed: &Packed, n: usize) -> Vec<T> {
+pub(crate) fn dequantize<T: Element>(grouping: Grouping, packed: &Packed, n: usize) -> Vec<T> {
     let mut out = vec![T::from_f32_bits(0x7fc0_0000); n];
     let item = dequantize::Item { words: &packed.words[..], scales: &packed.scales[..], out: &mut out[..] };
     Cpu::new().dequantize(&Dequantize { grouping }, &mut [item]).unwrap();
     out
 }
 
-pub fn adaptive<T: Element>(op: &Adaptive, (tensor, first): (u32, u64), x: &[T], state: &mut State) -> Report {
+pub(crate) fn adaptive<T: Element>(op: &Adaptive, (tensor, first): (u32, u64), x: &[T], state: &mut State) -> Report {
     let mut reports = vec![Report::default()];
     let (levels, scales) = (&mut state.levels[..], &mut state.scales[..]);
     let item = AdaptiveItem { tensor, first, x, levels, scales, report: 0 };
@@ -64,7 +64,7 @@ pub fn adaptive<T: Element>(op: &Adaptive, (tensor, first): (u32, u64), x: &[T],
     reports[0]
 }
 
-pub fn exact<T: Element>(op: &Exact, (tensor, first): (u32, u64), x: &[T], state: &mut State) -> Report {
+pub(crate) fn exact<T: Element>(op: &Exact, (tensor, first): (u32, u64), x: &[T], state: &mut State) -> Report {
     let mut reports = vec![Report::default()];
     let (counts, seen) = (&mut state.levels[..], &mut state.seen[..]);
     let item = ExactItem { tensor, first, x, counts, scales: &state.scales[..], seen, report: 0 };
@@ -72,11 +72,11 @@ pub fn exact<T: Element>(op: &Exact, (tensor, first): (u32, u64), x: &[T], state
     reports[0]
 }
 
-pub fn merge(op: &Merge, from: &State, into: &mut State) {
+pub(crate) fn merge(op: &Merge, from: &State, into: &mut State) {
     Cpu::new().merge(op, &from.levels, &mut into.levels).unwrap();
 }
 
-pub fn read_out<T: Element>(op: &ReadOut, state: &State, n: usize) -> Vec<T> {
+pub(crate) fn read_out<T: Element>(op: &ReadOut, state: &State, n: usize) -> Vec<T> {
     let mut out = vec![T::from_f32_bits(0x7fc0_0000); n];
     let item = read_out::Item { levels: &state.levels[..], scales: &state.scales[..], out: &mut out[..], guard: None };
     Cpu::new().read_out(op, &mut [item], None).unwrap();

@@ -10,6 +10,7 @@ mod planes;
 mod quantize;
 mod read_out;
 mod reduce;
+mod update;
 mod window;
 mod wrong;
 
@@ -23,6 +24,7 @@ pub use planes::{Conversion, Convert};
 pub use quantize::Quantize;
 pub use read_out::ReadOut;
 pub use reduce::{Reduce, Reduction, Side};
+pub use update::{Rule as UpdateRule, Update};
 pub use window::{Merge, WindowScales};
 pub use wrong::Wrong;
 
@@ -55,6 +57,8 @@ pub const OPERATIONS: &[&str] = &[
     "count_nonzero",
     "dot",
     "squared_norm",
+    "update_sgd",
+    "update_adamw",
 ];
 
 /// Runs a walk for each element type.
@@ -91,7 +95,11 @@ pub fn each(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure
             "fields_to_planes" => planes::each(Conversion::FieldsToPlanes, options, visit)?,
             "count_nonzero" => reduce::each_count(options, visit)?,
             "dot" => reduce::each_dot(options, visit)?,
-            _ => reduce::each_norm(options, visit)?,
+            "squared_norm" => reduce::each_norm(options, visit)?,
+            _ => {
+                update::each::<f32>(operation == "update_adamw", options, visit)?;
+                update::each::<half::bf16>(operation == "update_adamw", options, visit)?;
+            }
         }
         wrong::each(operation, options, visit)?;
     }

@@ -1,10 +1,10 @@
 //! Cases of read out.
 
+use super::update::marked;
 use super::{blocks, lengths, levels, scales, type_name};
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::op::Element;
-use crate::op::check;
 use crate::op::read_out::{BITS, Item, ReadOut as Op};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
@@ -58,17 +58,11 @@ impl<T: Element> Case for ReadOut<T> {
 
     fn bind<B: Backend>(&self, backend: &B, place: Place) -> Result<Bound<B, T>> {
         let binder = Binder { memory: backend, place, spoil: self.spoil };
-        let mut guards = backend.reports(self.guards.len())?;
-        let bad = binder.hold("bad", [vec![f32::NAN; 3]])?;
-        let marked = self.guards.iter().enumerate().filter(|(_, marked)| **marked);
-        for (report, x) in marked.flat_map(|(slot, _)| bad.views().into_iter().flatten().map(move |x| (slot, x))) {
-            backend.check(&check::Check { weight: 1.0 }, &[check::Item { x, first: 0, report }], &mut guards)?;
-        }
         Ok(Bound {
             levels: binder.hold("levels", self.tensors.iter().map(|t| t.1.clone()))?,
             scales: binder.hold("scales", self.tensors.iter().map(|t| t.2.clone()))?,
             out: binder.poisoned("out", self.tensors.iter().map(|t| t.0))?,
-            guards,
+            guards: marked(&binder, &self.guards)?,
         })
     }
 

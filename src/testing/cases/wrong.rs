@@ -1,15 +1,18 @@
 //! Calls with one wrong argument each: the error must be the reference's, field by field, and nothing may change.
 
+use super::update::update;
 use super::{
     AccumulateAdaptive, AccumulateExact, Check, Conversion, Convert, Dequantize, Given, Look, Merge, Pack, Quantize,
-    ReadOut, Reduce, Reduction, Unpack, WindowScales, list, side, trits,
+    ReadOut, Reduce, Reduction, Unpack, UpdateRule, WindowScales, list, side, trits,
 };
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::constants::{ELEMENTS_MAX, MICRO_BATCHES_MAX};
 use crate::numerics::pack::words;
+use crate::numerics::update::{AdamWTerms, SgdTerms};
 use crate::op::accumulate::{Adaptive, Exact, Merge as MergeOp, WindowScales as ScalesOp};
 use crate::op::quantize::{Quantize as QuantizeOp, Rule, Threshold};
+use crate::op::update::{AdamW, Sgd, Source};
 use crate::op::{BlockSize, Draw, Element, Grouping};
 use crate::testing::arena::{Place, Spoil};
 use crate::testing::case::{Case, Found, Visit};
@@ -128,6 +131,7 @@ pub(super) fn each(operation: &str, options: &Options, visit: &mut impl Visit) -
         "fields_to_planes" => convert(Conversion::FieldsToPlanes, &["words", "fields"], visit),
         "dot" => reduce(&mut rng, Reduction::Dot, &["words_a", "words_b", "scales_a", "scales_b"], visit),
         "squared_norm" => reduce(&mut rng, Reduction::SquaredNorm(4), &["words_a", "scales_a"], visit),
+        "update_sgd" | "update_adamw" => updates(&mut rng, operation == "update_adamw", visit),
         _ => Ok(()),
     }
 }
@@ -308,4 +312,36 @@ fn reduce(
         }
     }
     Ok(())
+}
+
+fn updates(rng: &mut Rng, adamw: bool, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let source = Source { bits: 4, block: BlockSize::default(), factor: 1.0, draw: Draw::new(1, 1) };
+    let terms = SgdTerms { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
+    let of_adamw = AdamWTerms::new(1e-3, (0.9, 0.999), 1e-8, 0.01, 1);
+    let rule = match adamw {
+        true => UpdateRule::AdamW(AdamW { source, terms: of_adamw }),
+        false => UpdateRule::Sgd(Sgd { source, terms, nesterov: false }),
+    };
+    // The last but one is packed, the last is dense.
+    let good = update::<f32>(rng, rule, &[96, 130, 64]);
+    let half = update::<half::f16>(rng, rule, &[96, 130, 64]);
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["levels", "scales", "moment"], 1, |c| &mut c.spoil)?;
+    spoiler.lengths(&["dense"], LAST, |c| &mut c.spoil)?;
+    if adamw {
+        spoiler.lengths(&["second moment"], LAST, |c| &mut c.spoil)?;
+    }
+    spoiler.with("first not on a block", |c| c.tensors[LAST].first = 32)?;
+    spoiler.with("end past the last element", |c| c.tensors[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("3 bits", |c| c.rule.source_mut().bits = 3)?;
+    spoiler.with("factor NaN", |c| c.rule.source_mut().factor = f32::NAN)?;
+    spoiler.with("micro-batch", |c| c.rule.source_mut().draw = TOO_LATE)?;
+    let rates = [f32::NAN, f32::INFINITY];
+    for rate in rates {
+        spoiler.with(format!("learning rate {rate}"), |c| match &mut c.rule {
+            UpdateRule::Sgd(op) => op.terms.learning_rate = rate,
+            UpdateRule::AdamW(op) => op.terms.learning_rate = rate,
+        })?;
+    }
+    visit.visit(&Wrong { case: half, why: "f16 weights".to_owned() })
 }

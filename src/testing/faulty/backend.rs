@@ -3,6 +3,7 @@
 use super::{Fault, Faulty, Part};
 use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::update::Gradient;
 use crate::op::{self, Element, Report};
 use crate::testing::Reference;
 
@@ -42,6 +43,18 @@ impl Faulty {
             self.store(to, output, result.is_ok());
         }
         self.end(result)
+    }
+
+    /// Guards, which a backend that misses reports does not look at.
+    fn guards<'a>(&self, guards: Option<&'a Vec<Report>>) -> Option<&'a Vec<Report>> {
+        guards.filter(|_| !self.is(Fault::MissingReport))
+    }
+
+    fn spoil_gradient(&self, gradient: &Gradient<'_, Self>) {
+        match gradient {
+            Gradient::Packed { levels, .. } => self.spoil(levels),
+            Gradient::Dense(x) => self.spoil(x),
+        }
     }
 
     fn number(&self, result: Result<f64>) -> Result<f64> {
@@ -318,5 +331,96 @@ impl Backend for Faulty {
         let result = Reference.squared_norm(op, &levels.read(), &scales.read());
         self.spoil(&levels);
         self.number(result)
+    }
+
+    fn update_sgd<T: Element>(
+        &self,
+        op: &op::update::Sgd,
+        items: &mut [op::update::SgdItem<'_, Self, T>],
+        guards: Option<&Vec<Report>>,
+    ) -> Result<()> {
+        let read = |i: &op::update::SgdItem<'_, Self, T>| {
+            (Owned::read(&i.gradient), i.weights.read(), i.momentum.as_ref().map(Part::read))
+        };
+        let mut held: Vec<_> = items.iter().map(read).collect();
+        let mut inner: Vec<_> = items
+            .iter()
+            .zip(&mut held)
+            .map(|(i, (gradient, weights, momentum))| op::update::SgdItem {
+                tensor: i.tensor,
+                first: self.first(i.first),
+                gradient: gradient.view(),
+                weights: &mut weights[..],
+                momentum: momentum.as_deref_mut(),
+            })
+            .collect();
+        let done = self.done(inner.len());
+        let result = Reference.update_sgd(op, &mut inner[..done], self.guards(guards));
+        for (i, (_, weights, momentum)) in items.iter().zip(&held).take(done) {
+            self.spoil_gradient(&i.gradient);
+            self.store(&i.weights, weights, result.is_ok());
+            for (to, momentum) in i.momentum.iter().zip(momentum) {
+                self.store(to, momentum, result.is_ok());
+            }
+        }
+        self.end(result)
+    }
+
+    fn update_adamw<T: Element>(
+        &self,
+        op: &op::update::AdamW,
+        items: &mut [op::update::AdamWItem<'_, Self, T>],
+        guards: Option<&Vec<Report>>,
+    ) -> Result<()> {
+        let read = |i: &op::update::AdamWItem<'_, Self, T>| {
+            (Owned::read(&i.gradient), i.weights.read(), i.first_moment.read(), i.second_moment.read())
+        };
+        let mut held: Vec<_> = items.iter().map(read).collect();
+        let mut inner: Vec<_> = items
+            .iter()
+            .zip(&mut held)
+            .map(|(i, (gradient, weights, m, v))| {
+                let (first_moment, second_moment) = if self.is(Fault::SwappedArguments) { (v, m) } else { (m, v) };
+                op::update::AdamWItem {
+                    tensor: i.tensor,
+                    first: self.first(i.first),
+                    gradient: gradient.view(),
+                    weights: &mut weights[..],
+                    first_moment: &mut first_moment[..],
+                    second_moment: &mut second_moment[..],
+                }
+            })
+            .collect();
+        let done = self.done(inner.len());
+        let result = Reference.update_adamw(op, &mut inner[..done], self.guards(guards));
+        for (i, (_, weights, m, v)) in items.iter().zip(&held).take(done) {
+            self.spoil_gradient(&i.gradient);
+            self.store(&i.weights, weights, result.is_ok());
+            self.store(&i.first_moment, m, result.is_ok());
+            self.store(&i.second_moment, v, result.is_ok());
+        }
+        self.end(result)
+    }
+}
+
+/// A gradient on the host.
+enum Owned {
+    Packed(Vec<u32>, Vec<u16>),
+    Dense(Vec<f32>),
+}
+
+impl Owned {
+    fn read(gradient: &Gradient<'_, Faulty>) -> Self {
+        match gradient {
+            Gradient::Packed { levels, scales } => Owned::Packed(levels.read(), scales.read()),
+            Gradient::Dense(x) => Owned::Dense(x.read()),
+        }
+    }
+
+    fn view(&self) -> Gradient<'_, Reference> {
+        match self {
+            Owned::Packed(levels, scales) => Gradient::Packed { levels: &levels[..], scales: &scales[..] },
+            Owned::Dense(x) => Gradient::Dense(&x[..]),
+        }
     }
 }

@@ -97,6 +97,14 @@ impl Memory for Faulty {
         Part::whole(buffer)
     }
 
+    fn shorten<'s, 'l: 's, T: Pod + Send + Sync>(view: Self::View<'l, T>) -> Self::View<'s, T> {
+        view
+    }
+
+    fn reborrow<'s, T: Pod + Send + Sync>(view: &'s mut Self::ViewMut<'_, T>) -> Self::ViewMut<'s, T> {
+        *view
+    }
+
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {
         view.part(range)
     }

@@ -1,6 +1,6 @@
 //! The reference as a backend: check everything, then do it.
 
-use super::{Reference, accumulate, floats, pack, quantize, reduce};
+use super::{Reference, accumulate, floats, pack, quantize, reduce, update};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::op::{self, Element, Report};
@@ -214,4 +214,37 @@ impl Backend for Reference {
         op.validate(levels.len(), scales.len())?;
         Ok(reduce::squared_norm(op, levels, scales))
     }
+
+    fn update_sgd<T: Element>(
+        &self,
+        op: &op::update::Sgd,
+        items: &mut [op::update::SgdItem<'_, Self, T>],
+        guards: Option<&Vec<Report>>,
+    ) -> Result<()> {
+        op.validate()?;
+        items.iter().try_for_each(|item| item.validate(op))?;
+        if !stopped(guards) {
+            items.iter_mut().for_each(|item| update::by_sgd(op, item));
+        }
+        Ok(())
+    }
+
+    fn update_adamw<T: Element>(
+        &self,
+        op: &op::update::AdamW,
+        items: &mut [op::update::AdamWItem<'_, Self, T>],
+        guards: Option<&Vec<Report>>,
+    ) -> Result<()> {
+        op.validate()?;
+        items.iter().try_for_each(|item| item.validate(op))?;
+        if !stopped(guards) {
+            items.iter_mut().for_each(|item| update::by_adamw(op, item));
+        }
+        Ok(())
+    }
+}
+
+/// Whether any guard counts something: the step is skipped.
+fn stopped(guards: Option<&Vec<Report>>) -> bool {
+    guards.is_some_and(|guards| guards.iter().any(|g| g.non_finite > 0))
 }

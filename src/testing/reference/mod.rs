@@ -10,6 +10,7 @@ mod memory;
 mod pack;
 mod quantize;
 mod reduce;
+mod update;
 
 use crate::numerics::constants::GROUP;
 use crate::numerics::draw::{Position, draws as group_draws};

@@ -1,0 +1,230 @@
+//! ARCHITECTURE.md, held against the sources: who imports whom, files of the same name, where `unsafe` lives.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files below a folder, with this ending, as paths from the root.
+fn files(folder: &str, ending: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == ending) {
+                found.push(path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/"));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A source without comments, strings' contents and its tests.
+fn code(path: &str) -> String {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let mut code = String::new();
+    for line in text.lines() {
+        // Tests stand at the end of a file, by custom.
+        if line.trim_start().starts_with("#[cfg(test)]") && !code.is_empty() && text.contains("\nmod tests {") {
+            break;
+        }
+        let line = line.split("//").next().unwrap_or("");
+        let outside: String = line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
+        code.push_str(&outside);
+        code.push('\n');
+    }
+    code
+}
+
+/// The rooms of the crate that a source names, through `crate::` or a `super::` that reaches the root.
+fn imports(path: &str) -> BTreeSet<String> {
+    let code = code(path);
+    let inside: Vec<&str> = path.trim_start_matches("src/").trim_end_matches(".rs").split('/').collect();
+    let depth = if inside.last() == Some(&"mod") { inside.len() - 1 } else { inside.len() };
+    let mut rooms = BTreeSet::new();
+    for start in ["crate::".to_owned(), "super::".repeat(depth)] {
+        for (at, _) in code.match_indices(&start) {
+            let before = code[..at].chars().next_back().unwrap_or(' ');
+            if before.is_alphanumeric() || before == '_' || before == ':' {
+                continue;
+            }
+            let rest = &code[at + start.len()..];
+            match rest.strip_prefix('{') {
+                Some(list) => rooms.extend(top_level(list)),
+                None => rooms.extend(name(rest)),
+            }
+        }
+    }
+    rooms
+}
+
+/// The first names of a `{...}` list, inner lists left out.
+fn top_level(list: &str) -> Vec<String> {
+    let (mut depth, mut at_start, mut names) = (0, true, Vec::new());
+    for (i, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => at_start = true,
+            c if c.is_whitespace() => {}
+            _ if at_start => {
+                names.extend(name(&list[i..]));
+                at_start = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// The room that a path begins with; a type of the root is one of `error`'s.
+fn name(path: &str) -> Option<String> {
+    let name: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    match name.chars().next()? {
+        c if c.is_uppercase() => Some("error".to_owned()),
+        _ => Some(name),
+    }
+}
+
+/// Who may import whom, beside itself.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("numerics", &[]),
+    ("error", &[]),
+    ("op", &["backend", "error", "numerics"]),
+    ("backend", &["error", "op"]),
+    ("cpu", &["backend", "error", "numerics", "op"]),
+    ("cuda", &["backend", "error", "numerics", "op"]),
+    ("webgpu", &["backend", "error", "numerics", "op"]),
+    ("device", &["backend", "cpu", "cuda", "error", "op", "webgpu"]),
+    ("accumulator", &["backend", "error", "numerics", "op"]),
+    ("checkpoint", &["accumulator", "backend", "error", "op"]),
+    ("testing", &["backend", "error", "numerics", "op"]),
+    ("candle", &["accumulator", "backend", "checkpoint", "device", "error", "numerics", "op", "ternary"]),
+    ("ternary", &["accumulator", "backend", "candle", "device", "error", "numerics", "op"]),
+    ("optimizer", &["accumulator", "backend", "candle", "checkpoint", "device", "error", "numerics", "op"]),
+    ("lib", &["ternary"]),
+];
+
+#[test]
+fn imports_go_one_way() {
+    let mut wrong = Vec::new();
+    for path in files("src", "rs") {
+        let room = path.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
+        let Some((_, allowed)) = ALLOWED.iter().find(|(r, _)| *r == room) else {
+            wrong.push(format!("{path}: the room `{room}` has no row in ALLOWED and ARCHITECTURE.md"));
+            continue;
+        };
+        for import in imports(&path) {
+            if import != room && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{path} imports `{import}`"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Backends know nothing of each other: not even in comments that link to code.
+#[test]
+fn the_parser_sees_imports() {
+    assert!(imports("src/backend.rs").contains("op"));
+    assert!(imports("src/cpu/quantize.rs").contains("numerics"));
+    assert!(imports("src/cpu/quantize.rs").contains("error"));
+    assert!(imports("src/testing/cases/quantize.rs").contains("testing"));
+    assert!(imports("src/numerics/trit.rs").iter().all(|i| i == "numerics"));
+    assert_eq!(top_level("op::{self, Element}, backend::Backend, Error}; x"), ["op", "backend", "error"]);
+}
+
+/// What is not there yet, and why. What has come since must leave this list.
+const MISSING: &[(&str, &str)] = &[];
+
+#[test]
+fn an_operation_has_the_same_file_name_everywhere() {
+    let mut wrong = Vec::new();
+    for path in files("src/op", "rs") {
+        let verb = Path::new(&path).file_stem().unwrap().to_str().unwrap();
+        if verb == "mod" {
+            continue;
+        }
+        let twins = [
+            format!("src/cpu/{verb}.rs"),
+            format!("src/cuda/{verb}.rs"),
+            format!("src/webgpu/{verb}.rs"),
+            format!("kernels/{verb}.cu"),
+            format!("shaders/{verb}.wgsl"),
+        ];
+        for twin in twins {
+            let known = MISSING.iter().any(|(path, _)| *path == twin);
+            match (root().join(&twin).exists(), known) {
+                (false, false) => wrong.push(format!("{twin} is missing")),
+                (true, true) => wrong.push(format!("{twin} is there: take it off the list")),
+                _ => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Every function of `Backend` has cases in the suite.
+#[cfg(feature = "testing")]
+#[test]
+fn every_operation_has_cases() {
+    let code = code("src/backend.rs");
+    let (_, backend) = code.split_once("pub trait Backend").unwrap();
+    let operations: Vec<&str> = backend
+        .lines()
+        .filter_map(|l| l.strip_prefix("    fn "))
+        .map(|l| l.split(['<', '(']).next().unwrap())
+        .collect();
+    assert!(operations.len() >= 18, "{operations:?}");
+    let without: Vec<&&str> = operations.iter().filter(|o| !trigrad::testing::cases::OPERATIONS.contains(o)).collect();
+    assert!(without.is_empty(), "no cases for {without:?}");
+}
+
+/// `unsafe` is at home in the CUDA room and in the CPU's vector code, and each block says why it holds.
+#[test]
+fn unsafe_stays_at_home() {
+    let mut wrong = Vec::new();
+    let mut homes = 0;
+    for path in files("src", "rs") {
+        let words = |l: &str| l.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|w| w == "unsafe");
+        if !code(&path).lines().any(words) {
+            continue;
+        }
+        homes += 1;
+        if !(path.starts_with("src/cpu/simd/") || path.starts_with("src/cuda/")) {
+            wrong.push(format!("{path} holds unsafe code"));
+        } else if !fs::read_to_string(root().join(&path)).unwrap().contains("SAFETY:") {
+            wrong.push(format!("{path} does not say why its unsafe code holds"));
+        }
+    }
+    assert!(homes > 0, "no unsafe code was found at all: does the search work?");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A kernel or shader starts with what it is for.
+#[test]
+fn device_code_has_headers() {
+    for path in files("kernels", "cu").into_iter().chain(files("shaders", "wgsl")) {
+        let text = fs::read_to_string(root().join(&path)).unwrap();
+        assert!(text.starts_with("//") || text.starts_with("/*"), "{path} does not start with a comment");
+    }
+}
+
+/// Nothing is left open in what is shipped.
+#[test]
+fn nothing_is_left_open() {
+    for path in files("src", "rs").into_iter().chain(files("kernels", "cu")).chain(files("shaders", "wgsl")) {
+        let text = fs::read_to_string(root().join(&path)).unwrap();
+        for word in ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("] {
+            assert!(!text.contains(word), "{path} contains {word}");
+        }
+    }
+}
