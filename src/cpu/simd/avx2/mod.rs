@@ -283,11 +283,10 @@ fn over_batches<const ADD: bool>(v: &mut [__m256i], size: usize) {
 #[inline]
 fn prefetch<T: Element>(x: &[T; GROUP]) {
     let at = x.as_ptr().cast::<i8>().wrapping_add(AHEAD);
-    // SAFETY: a prefetch is a hint and never faults, wherever it points.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+    // A prefetch is a hint and never faults, wherever it points.
+    _mm_prefetch::<_MM_HINT_T0>(at);
     if size_of::<T>() == 4 {
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64)) };
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
     }
 }
 
