@@ -1,6 +1,7 @@
 //! What the suite does not see on an NVIDIA card: no driver, no memory, long tensors and lists, streams, contexts,
 //! threads, and graphs. `TRIGRAD_SMALL=1` leaves out what takes gigabytes, for compute-sanitizer.
 #![cfg(feature = "cuda")]
+#![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
 
 use cudarc::driver::CudaContext;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -117,9 +118,15 @@ fn a_list_longer_than_a_table() -> Result<()> {
     cuda.read_out(&op, &mut items, None)?;
     for i in 0..count {
         let mut expected = vec![0.0f32; lengths[i]];
-        let item = read_out::Item { levels: &levels[i][..], scales: &factors[i][..], out: &mut expected[..], guard: None };
+        let item =
+            read_out::Item { levels: &levels[i][..], scales: &factors[i][..], out: &mut expected[..], guard: None };
         Cpu::new().read_out(&op, &mut [item], None)?;
-        assert_eq!(bits(&cuda.download(Cuda::view(&out[i]))?), bits(&expected), "tensor {i} of {} elements", lengths[i]);
+        assert_eq!(
+            bits(&cuda.download(Cuda::view(&out[i]))?),
+            bits(&expected),
+            "tensor {i} of {} elements",
+            lengths[i]
+        );
     }
     Ok(())
 }
@@ -164,8 +171,7 @@ fn more_elements_than_32_bits_can_index() -> Result<()> {
     for i in at {
         let near = Cuda::slice(Cuda::view(&x), i - 5..(i + 5).min(n)).unwrap();
         let near = cuda.download(near)?;
-        let expected: Vec<bf16> =
-            (0..near.len()).map(|j| bf16::from_f32(if j == 5 { -2.0 } else { 0.0 })).collect();
+        let expected: Vec<bf16> = (0..near.len()).map(|j| bf16::from_f32(if j == 5 { -2.0 } else { 0.0 })).collect();
         assert_eq!(near, expected, "around {i}");
     }
     Ok(())
@@ -214,7 +220,7 @@ fn streams_wait_for_each_other() -> Result<()> {
     for round in 0..10 {
         let [x, y] = &mut buffers;
         a.copy(Cuda::view(y), Cuda::view_mut(x))?;
-        assert_eq!(b.count_nonzero(Cuda::view(&x))?, if round == 0 { n as u64 * 16 } else { 0 });
+        assert_eq!(b.count_nonzero(Cuda::view(x))?, if round == 0 { n as u64 * 16 } else { 0 });
         b.clear(Cuda::view_mut(y))?;
     }
     Ok(())
@@ -245,6 +251,9 @@ fn threads_share_a_card() -> Result<()> {
         threads.into_iter().try_for_each(|thread| thread.join().unwrap())
     })
 }
+
+/// Levels, scales, and the bits of what is read out.
+type Held = (Vec<u32>, Vec<u16>, Vec<u32>);
 
 /// A model's window on a card: gradients, levels, scales and what is read out.
 struct Window {
@@ -295,7 +304,7 @@ impl Window {
         cuda.read_out(&op, &mut items, Some(&self.reports))
     }
 
-    fn results(&self, cuda: &Cuda) -> Result<Vec<(Vec<u32>, Vec<u16>, Vec<u32>)>> {
+    fn results(&self, cuda: &Cuda) -> Result<Vec<Held>> {
         let mut results = Vec::new();
         for ((levels, scales), out) in self.levels.iter().zip(&self.scales).zip(&self.out) {
             let out = bits(&cuda.download(Cuda::view(out))?);

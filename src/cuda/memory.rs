@@ -1,9 +1,9 @@
 //! Device memory: buffers are cudarc's slices, transfers are queued on the stream, only downloads wait.
 
-use super::error::{Driver, describe};
-use super::launch::allocate;
-use super::view::{View, ViewMut};
 use super::Cuda;
+use super::error::{Driver, describe};
+use super::launch::{allocate, pinned};
+use super::view::{View, ViewMut};
 use crate::backend::Memory;
 use crate::error::{Error, Result};
 use crate::op::{Report, length};
@@ -53,6 +53,9 @@ impl Memory for Cuda {
         let mut view = ViewMut::from(&mut buffer);
         if let Some(mut bytes) = view.bytes_mut().filter(|bytes| !bytes.is_empty()) {
             self.stream().memcpy_htod(bytemuck::cast_slice::<T, u8>(data), &mut bytes).during("cuMemcpyHtoDAsync")?;
+            if pinned(data) {
+                self.synchronize()?;
+            }
         }
         Ok(buffer)
     }
