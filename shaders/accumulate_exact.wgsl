@@ -93,6 +93,8 @@ fn main(
     kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
     signs = (signs << 1u) | (e[30 - 2 * $p] >> 31u);
 #end
+    // Under a scale of 0, which the caller may give, elements of any size lie.
+    kept = select(kept, 0u, s == 0u);
     if (closest <= guess_margin(scale) || params.exact != 0u) {
         kept = 0u;
         for (var i = 0u; i < 32u; i++) {

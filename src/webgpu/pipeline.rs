@@ -62,10 +62,8 @@ impl Wgpu {
         for (i, &read_only) in shader.read_only.iter().enumerate() {
             entries.push(entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }));
         }
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(shader.name),
-            entries: &entries,
-        });
+        let layout = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(shader.name), entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(shader.name),
             bind_group_layouts: &[Some(&layout)],

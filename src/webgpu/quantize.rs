@@ -1,11 +1,11 @@
 //! Quantize: one fused pass for blocks of a stochastic rule; sums, rules and trits for everything else.
 
+use super::Wgpu;
 use super::launch::{Batch, Window};
 use super::memory::{Raw, USAGE};
 use super::pipeline::Flags;
 use super::reports::Reports;
 use super::shaders::{self, Params};
-use super::Wgpu;
 use crate::error::{Error, Result};
 use crate::numerics::constants::{CHUNK, domain};
 use crate::numerics::float::magnitude;
@@ -63,13 +63,13 @@ pub(super) fn quantize<T: Element>(
     }
     reports.reach(gpu, end)?;
     let mut batch = Batch::new(gpu);
-    for item in items.iter() {
-        match (op.grouping, op.rule) {
-            (Grouping::Block(block), Rule::Stochastic { draw, clip: None }) => {
+    match (op.grouping, op.rule) {
+        (Grouping::Block(block), Rule::Stochastic { draw, clip: None }) => {
+            for item in items.iter() {
                 blocks(&mut batch, block, &draw, item, reports)?;
             }
-            _ => groups(&mut batch, op, item, reports)?,
         }
+        _ => grouped(&mut batch, op, items, reports)?,
     }
     batch.run("quantize").map(drop)
 }
@@ -111,54 +111,59 @@ const CHUNKS: u64 = 1 << 18;
 const RECORD: u64 = 32;
 const RULE: u64 = 8;
 
-/// Any grouping and rule, in passes over batches of whole groups that begin on a multiple of 32 elements.
-fn groups<T: Element>(batch: &mut Batch<'_>, op: &Quantize, item: &Item<'_, Wgpu, T>, reports: &Reports) -> Result<()> {
+/// How a tensor's groups are worked off: `held` groups of `cols` elements and `chunks` chunks at a time.
+#[derive(Clone, Copy)]
+struct Plan {
+    cols: u64,
+    chunks: u64,
+    count: u64,
+    held: u64,
+}
+
+impl Plan {
+    fn new(grouping: Grouping, n: u64) -> Self {
+        let cols = grouping.size(n as usize) as u64;
+        let chunks = cols.div_ceil(CHUNK as u64);
+        let count = n.div_ceil(cols);
+        // Whole groups that begin on a multiple of 32 elements.
+        Plan { cols, chunks, count, held: (CHUNKS / chunks / 32 * 32).max(32).min(count) }
+    }
+
+    /// Bytes of the records and of the rules.
+    fn scratch(&self) -> (u64, u64) {
+        (self.held * self.chunks * RECORD, self.held * RULE)
+    }
+}
+
+/// Any grouping and rule, in passes over some whole groups at a time. All tensors of a call use the same scratch,
+/// since one is worked off after the other.
+fn grouped<T: Element>(
+    batch: &mut Batch<'_>,
+    op: &Quantize,
+    items: &[Item<'_, Wgpu, T>],
+    reports: &Reports,
+) -> Result<()> {
     let gpu = batch.gpu;
     let size = size_of::<T>() as u64;
-    let n = item.x.raw.bytes / size;
-    if n == 0 {
-        // One scale stands for an empty tensor's group where there is a place for it.
-        return Ok(());
+    let plan = |item: &Item<'_, Wgpu, T>| Plan::new(op.grouping, item.x.raw.bytes / size);
+    let larger = |a: (u64, u64), b: (u64, u64)| (a.0.max(b.0), a.1.max(b.1));
+    let (records, rules) = items.iter().map(|item| plan(item).scratch()).fold((RECORD, RULE), larger);
+    if records > gpu.inner.binding_max {
+        let limit = gpu.inner.binding_max / RECORD * CHUNK as u64;
+        return Err(Error::Limit { what: "elements in a scale group", got: records / RECORD * CHUNK as u64, limit });
     }
-    let cols = op.grouping.size(n as usize) as u64;
-    let chunks = cols.div_ceil(CHUNK as u64);
-    let count = n.div_ceil(cols);
-    let held = (CHUNKS / chunks / 32 * 32).max(32).min(count);
-    let records = gpu.allocate(held * chunks * RECORD, USAGE)?;
-    let records = Raw { buffer: &records, offset: 0, bytes: held * chunks * RECORD };
-    let rules = gpu.allocate(held * RULE, USAGE)?;
-    let rules = Raw { buffer: &rules, offset: 0, bytes: held * RULE };
-    for limit in [records.bytes, rules.bytes, held * 2] {
-        if limit > gpu.inner.binding_max {
-            return Err(Error::Limit { what: "chunks in a scale group", got: chunks, limit: gpu.inner.binding_max / RECORD / 32 });
+    let buffers = [gpu.allocate(records, USAGE)?, gpu.allocate(rules, USAGE)?];
+    let records = Raw { buffer: &buffers[0], offset: 0, bytes: records };
+    let rules = Raw { buffer: &buffers[1], offset: 0, bytes: rules };
+    for item in items {
+        let n = item.x.raw.bytes / size;
+        let Plan { cols, chunks, count, held } = plan(item);
+        for first in (0..count).step_by(held.max(1) as usize) {
+            let number = held.min(count - first);
+            let (start, end) = (first * cols, n.min((first + number) * cols));
+            let work = Groups { op, item, reports, size, cols, chunks, number, start, end, records, rules };
+            work.run(batch, item.scales.raw.part(2 * first, 2 * number))?;
         }
-    }
-    for first in (0..count).step_by(held as usize) {
-        let number = held.min(count - first);
-        let start = first * cols;
-        let work = Groups { op, item, reports, size, cols, chunks, number, start, end: n.min(start + number * cols), records, rules };
-        let scales = item.scales.raw.part(2 * first, 2 * number);
-        match op.rule {
-            Rule::Stochastic { clip: None, .. } => {
-                work.sums(batch, "LARGEST", true)?;
-                work.rules(batch, "LARGEST", scales, 0)?;
-            }
-            Rule::Stochastic { clip: Some(c), .. } => {
-                work.sums(batch, "MOMENTS", true)?;
-                work.rules(batch, "MOMENTS", scales, c.to_bits())?;
-            }
-            Rule::Threshold(Threshold::Given(_)) => {
-                work.sums(batch, "ABOVE", true)?;
-                work.rules(batch, "ABOVE", scales, 0)?;
-            }
-            Rule::Threshold(Threshold::Mean(factor)) => {
-                work.sums(batch, "SUM", true)?;
-                work.rules(batch, "SUM", scales, magnitude(factor.to_bits()))?;
-                work.sums(batch, "ABOVE", false)?;
-                work.rules(batch, "ABOVE", scales, 0)?;
-            }
-        }
-        work.trits(batch)?;
     }
     Ok(())
 }
@@ -179,6 +184,30 @@ struct Groups<'a, 'i, T: Element> {
 }
 
 impl<T: Element> Groups<'_, '_, T> {
+    fn run(&self, batch: &mut Batch<'_>, scales: Raw<'_>) -> Result<()> {
+        match self.op.rule {
+            Rule::Stochastic { clip: None, .. } => {
+                self.sums(batch, "LARGEST", true)?;
+                self.rules(batch, "LARGEST", scales, 0)?;
+            }
+            Rule::Stochastic { clip: Some(c), .. } => {
+                self.sums(batch, "MOMENTS", true)?;
+                self.rules(batch, "MOMENTS", scales, c.to_bits())?;
+            }
+            Rule::Threshold(Threshold::Given(_)) => {
+                self.sums(batch, "ABOVE", true)?;
+                self.rules(batch, "ABOVE", scales, 0)?;
+            }
+            Rule::Threshold(Threshold::Mean(factor)) => {
+                self.sums(batch, "SUM", true)?;
+                self.rules(batch, "SUM", scales, magnitude(factor.to_bits()))?;
+                self.sums(batch, "ABOVE", false)?;
+                self.rules(batch, "ABOVE", scales, 0)?;
+            }
+        }
+        self.trits(batch)
+    }
+
     fn given(&self) -> Option<u32> {
         match self.op.rule {
             Rule::Threshold(Threshold::Given(t)) => Some(magnitude(t.to_bits())),
@@ -221,7 +250,13 @@ impl<T: Element> Groups<'_, '_, T> {
             let mut flags = vec![element::<T>(), what];
             flags.extend(x.vectors(16).then_some("VECTOR"));
             let threads = u64::from(params.count) * 128;
-            batch.dispatch(&shaders::QUANTIZE_SUMS, flags, &[x, self.records, self.rules, self.reports.raw()], params, threads)?;
+            batch.dispatch(
+                &shaders::QUANTIZE_SUMS,
+                flags,
+                &[x, self.records, self.rules, self.reports.raw()],
+                params,
+                threads,
+            )?;
             at += len;
         }
         Ok(())
@@ -269,7 +304,13 @@ impl<T: Element> Groups<'_, '_, T> {
             flags.extend(x.vectors(16).then_some("VECTOR"));
             flags.extend(batch.gpu.inner.abilities.int64.then_some("INT64"));
             let threads = len.div_ceil(32);
-            batch.dispatch(&shaders::QUANTIZE_GROUPS, flags, &[x, words, self.rules, self.reports.raw()], params, threads)?;
+            batch.dispatch(
+                &shaders::QUANTIZE_GROUPS,
+                flags,
+                &[x, words, self.rules, self.reports.raw()],
+                params,
+                threads,
+            )?;
         }
         Ok(())
     }
