@@ -32,7 +32,9 @@ pub(crate) fn build() {
             match &interface {
                 None => interface = Some(found),
                 Some(first) if *first == found => {}
-                Some(_) => fail(&format!("shaders/{name}.wgsl: the bindings or the workgroup size differ between variants, here {flags:?}; they must be the same in all")),
+                Some(_) => fail(&format!(
+                    "shaders/{name}.wgsl: the bindings or the workgroup size differ between variants, here {flags:?}; they must be the same in all"
+                )),
             }
         }
         let Some((read_only, workgroup)) = interface else { fail(&format!("shaders/{name}.wgsl has no variant")) };
@@ -114,7 +116,11 @@ fn validate(name: &str, lines: &[Line], flags: &[&str], params: &mut Option<Vec<
     let text: String = expanded.iter().map(|(line, _)| format!("{line}\n")).collect();
     let place = |line: usize| {
         let expanded = expanded.get(line.saturating_sub(1));
-        format!("{} (variant {flags:?}): {}", expanded.map_or_else(String::new, |(_, o)| at(*o)), expanded.map_or("", |(t, _)| t))
+        format!(
+            "{} (variant {flags:?}): {}",
+            expanded.map_or_else(String::new, |(_, o)| at(*o)),
+            expanded.map_or("", |(t, _)| t)
+        )
     };
     let module = match naga::front::wgsl::parse_str(&text) {
         Ok(module) => module,
@@ -131,7 +137,9 @@ fn validate(name: &str, lines: &[Line], flags: &[&str], params: &mut Option<Vec<
         capabilities |= naga::valid::Capabilities::SUBGROUP;
     }
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
-    validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE).subgroup_operations(naga::valid::SubgroupOperationSet::all());
+    validator
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all());
     if let Err(e) = validator.validate(&module) {
         let line = e.location(&text).map_or(0, |l| l.line_number as usize);
         fail(&format!("{}\n{}", place(line), e.emit_to_string(&text)));

@@ -195,7 +195,12 @@ pub(super) fn look<T: Element>(
     batch.run("look").map(drop)
 }
 
-pub(super) fn window_scales(gpu: &Wgpu, op: &WindowScales, seen: View<'_, u16>, scales: &ViewMut<'_, u16>) -> Result<()> {
+pub(super) fn window_scales(
+    gpu: &Wgpu,
+    op: &WindowScales,
+    seen: View<'_, u16>,
+    scales: &ViewMut<'_, u16>,
+) -> Result<()> {
     op.validate((seen.raw.bytes / 2) as usize, (scales.raw.bytes / 2) as usize)?;
     let mut batch = Batch::new(gpu);
     for Window { start, len } in gpu.windows((seen.raw.bytes / 2) as usize, 2) {

@@ -120,12 +120,7 @@ impl Backend for Wgpu {
         reduce::dot(self, op, words_a, scales_a, words_b, scales_b)
     }
 
-    fn squared_norm(
-        &self,
-        op: &op::reduce::SquaredNorm,
-        levels: View<'_, u32>,
-        scales: View<'_, u16>,
-    ) -> Result<f64> {
+    fn squared_norm(&self, op: &op::reduce::SquaredNorm, levels: View<'_, u32>, scales: View<'_, u16>) -> Result<f64> {
         reduce::squared_norm(self, op, levels, scales)
     }
 }

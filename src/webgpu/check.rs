@@ -1,11 +1,11 @@
 //! Check.
 
+use super::Wgpu;
 use super::accumulate::weight;
 use super::launch::{Batch, Window};
 use super::quantize::element;
 use super::reports::Reports;
 use super::shaders::{self, Params};
-use super::Wgpu;
 use crate::error::Result;
 use crate::op::Element;
 use crate::op::check::{Check, Item};
@@ -28,8 +28,7 @@ pub(super) fn check<T: Element>(
     for item in items {
         for Window { start, len } in gpu.windows((item.x.raw.bytes / size) as usize, size) {
             let x = item.x.raw.part(start * size, len * size);
-            let mut params =
-                Params { n: len as u32, x: x.skip(size), weight: weight(op.weight), ..Params::default() };
+            let mut params = Params { n: len as u32, x: x.skip(size), weight: weight(op.weight), ..Params::default() };
             reports.address(&mut params, item.report, item.first + start);
             let mut flags = vec![element::<T>()];
             flags.extend(x.vectors(16).then_some("VECTOR"));

@@ -1,11 +1,11 @@
 //! Dequantize.
 
+use super::Wgpu;
 use super::accumulate::words_of;
 use super::launch::{Batch, Window};
 use super::memory::Raw;
 use super::quantize::{element, scales_of};
 use super::shaders::{self, Params};
-use super::Wgpu;
 use crate::error::Result;
 use crate::op::dequantize::{Dequantize, Item};
 use crate::op::{Element, Grouping};
@@ -46,11 +46,7 @@ pub(super) fn outputs<T: Element>(out: Raw<'_>, params: &mut Params) -> (Vec<&'s
     (flags, (out.offset % 4 + out.bytes).div_ceil(4))
 }
 
-pub(super) fn dequantize<T: Element>(
-    gpu: &Wgpu,
-    op: &Dequantize,
-    items: &mut [Item<'_, Wgpu, T>],
-) -> Result<()> {
+pub(super) fn dequantize<T: Element>(gpu: &Wgpu, op: &Dequantize, items: &mut [Item<'_, Wgpu, T>]) -> Result<()> {
     for item in items.iter() {
         item.validate(op)?;
     }

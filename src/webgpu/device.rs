@@ -270,7 +270,7 @@ impl Wgpu {
     pub fn wait(&self) -> Result<()> {
         let index = self.inner.queue.submit([]);
         self.wait_for(index)?;
-        self.alive("wait")
+        self.probe_alive("wait")
     }
 
     /// The error for a device that was lost, or for a fault that no call has reported.
@@ -290,7 +290,9 @@ fn choose(instance: &wgpu::Instance, options: &Options) -> Result<wgpu::Adapter>
     let named = options.adapter.clone().or_else(|| std::env::var(ADAPTER_VARIABLE).ok().filter(|v| !v.is_empty()));
     let adapters = block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
     let names = || match adapters.is_empty() {
-        true => "no adapter found; on Linux a Vulkan driver is needed, mesa-vulkan-drivers has one in software".to_owned(),
+        true => {
+            "no adapter found; on Linux a Vulkan driver is needed, mesa-vulkan-drivers has one in software".to_owned()
+        }
         false => adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", "),
     };
     let able = |a: &&wgpu::Adapter| {

@@ -57,7 +57,8 @@ impl Wgpu {
 
     /// Waits for a submission.
     pub(super) fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
-        let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(std::time::Duration::from_secs(600)) };
+        let wait =
+            wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(std::time::Duration::from_secs(600)) };
         // wgpu panics in `poll` when the driver loses the device while it waits; that is an error here like any other.
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.inner.device.poll(wait)));
         match polled {

@@ -195,7 +195,10 @@ impl Memory for Wgpu {
         Some(View { raw, len, element: PhantomData })
     }
 
-    fn slice_mut<T: Pod + Send + Sync>(view: Self::ViewMut<'_, T>, range: Range<usize>) -> Option<Self::ViewMut<'_, T>> {
+    fn slice_mut<T: Pod + Send + Sync>(
+        view: Self::ViewMut<'_, T>,
+        range: Range<usize>,
+    ) -> Option<Self::ViewMut<'_, T>> {
         let (raw, len) = cut::<T>(view.raw, view.len, range)?;
         Some(ViewMut { raw, len, element: PhantomData })
     }

@@ -1,10 +1,10 @@
 //! Pack, unpack and convert.
 
+use super::Wgpu;
 use super::launch::{Batch, Window};
 use super::memory::{Raw, View, ViewMut};
 use super::reports::Reports;
 use super::shaders::{self, Params};
-use super::Wgpu;
 use crate::error::Result;
 use crate::op::pack::{validate_fields, validate_planes, validate_trits};
 
@@ -62,8 +62,7 @@ fn convert(gpu: &Wgpu, flag: &'static str, a: Raw<'_>, b: Raw<'_>, c: Raw<'_>, w
             let (at, bytes) = part(raw, width);
             raw.part(at, bytes)
         });
-        let params =
-            Params { n: len as u32, x: a.skip(4), out: b.skip(4), other: c.skip(4), ..Params::default() };
+        let params = Params { n: len as u32, x: a.skip(4), out: b.skip(4), other: c.skip(4), ..Params::default() };
         batch.dispatch(&shaders::PACK_CONVERT, vec![flag], &[a, b, c], params, len)?;
     }
     batch.run("convert").map(drop)

@@ -1,11 +1,11 @@
 //! Quantize: one fused pass for blocks of a stochastic rule; sums, rules and trits for everything else.
 
+use super::Wgpu;
 use super::launch::{Batch, Window};
 use super::memory::{Raw, USAGE};
 use super::pipeline::Flags;
 use super::reports::Reports;
 use super::shaders::{self, Params};
-use super::Wgpu;
 use crate::error::{Error, Result};
 use crate::numerics::constants::{CHUNK, domain};
 use crate::numerics::float::magnitude;
@@ -250,7 +250,13 @@ impl<T: Element> Groups<'_, '_, T> {
             let mut flags = vec![element::<T>(), what];
             flags.extend(x.vectors(16).then_some("VECTOR"));
             let threads = u64::from(params.count) * 128;
-            batch.dispatch(&shaders::QUANTIZE_SUMS, flags, &[x, self.records, self.rules, self.reports.raw()], params, threads)?;
+            batch.dispatch(
+                &shaders::QUANTIZE_SUMS,
+                flags,
+                &[x, self.records, self.rules, self.reports.raw()],
+                params,
+                threads,
+            )?;
             at += len;
         }
         Ok(())
@@ -298,7 +304,13 @@ impl<T: Element> Groups<'_, '_, T> {
             flags.extend(x.vectors(16).then_some("VECTOR"));
             flags.extend(batch.gpu.inner.abilities.int64.then_some("INT64"));
             let threads = len.div_ceil(32);
-            batch.dispatch(&shaders::QUANTIZE_GROUPS, flags, &[x, words, self.rules, self.reports.raw()], params, threads)?;
+            batch.dispatch(
+                &shaders::QUANTIZE_GROUPS,
+                flags,
+                &[x, words, self.rules, self.reports.raw()],
+                params,
+                threads,
+            )?;
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! Read out.
 
+use super::Wgpu;
 use super::accumulate::{bits, words_of};
 use super::dequantize::outputs;
 use super::launch::Batch;
 use super::quantize::scales_of;
 use super::reports::Reports;
 use super::shaders::{self, Params};
-use super::Wgpu;
 use crate::error::{Error, Result};
 use crate::op::Element;
 use crate::op::read_out::{Item, ReadOut};

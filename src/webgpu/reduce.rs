@@ -1,11 +1,11 @@
 //! Reductions: bins of exact sums on the device, joined and rounded once on the host.
 
+use super::Wgpu;
 use super::accumulate::{bits, words_of};
 use super::dequantize::grouped;
 use super::launch::Batch;
 use super::memory::{Raw, USAGE, View};
 use super::shaders::{self, Params};
-use super::Wgpu;
 use crate::error::Result;
 use crate::numerics::reduce::ExactSum;
 use crate::op::Grouping;
@@ -21,7 +21,15 @@ struct Side<'a> {
     scales: Raw<'a>,
 }
 
-fn bins(gpu: &Wgpu, flags: &[&'static str], width: u32, grouping: Grouping, n: usize, a: &Side<'_>, b: &Side<'_>) -> Result<Vec<u32>> {
+fn bins(
+    gpu: &Wgpu,
+    flags: &[&'static str],
+    width: u32,
+    grouping: Grouping,
+    n: usize,
+    a: &Side<'_>,
+    b: &Side<'_>,
+) -> Result<Vec<u32>> {
     gpu.submits("reduce")?;
     let sums = gpu.allocate(BINS, USAGE)?;
     let sums = Raw { buffer: &sums, offset: 0, bytes: BINS };
@@ -79,12 +87,7 @@ pub(super) fn dot(
     Ok(rounded(&bins(gpu, &["DOT", "BITS2"], 2, op.grouping, op.n, &a, &b)?))
 }
 
-pub(super) fn squared_norm(
-    gpu: &Wgpu,
-    op: &SquaredNorm,
-    levels: View<'_, u32>,
-    scales: View<'_, u16>,
-) -> Result<f64> {
+pub(super) fn squared_norm(gpu: &Wgpu, op: &SquaredNorm, levels: View<'_, u32>, scales: View<'_, u16>) -> Result<f64> {
     op.validate((levels.raw.bytes / 4) as usize, (scales.raw.bytes / 2) as usize)?;
     let side = Side { words: levels.raw, scales: scales.raw };
     Ok(rounded(&bins(gpu, &[bits(op.bits)], op.bits, op.grouping, op.n, &side, &side)?))
