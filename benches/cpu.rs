@@ -68,7 +68,8 @@ struct Figure {
     n: usize,
     ns_per_element: f64,
     ratio_to_memcpy: f64,
-    best_ratio: f64,
+    /// The fastest round: least disturbed by what else the machine does.
+    best_ns_per_element: f64,
     memcpy_bytes: usize,
 }
 
@@ -286,7 +287,7 @@ fn measure(args: &Args, threads: usize, pool: &ThreadPool) -> Vec<Figure> {
             n: args.n,
             ns_per_element: median(&r.seconds) * 1e9 / args.n as f64,
             ratio_to_memcpy: median(&r.ratios),
-            best_ratio: r.ratios.iter().copied().fold(f64::INFINITY, f64::min),
+            best_ns_per_element: r.seconds.iter().copied().fold(f64::INFINITY, f64::min) * 1e9 / args.n as f64,
             memcpy_bytes: r.bytes,
         })
         .collect()
@@ -303,6 +304,7 @@ fn main() -> anyhow::Result<()> {
     let mut header = vec!["operation".to_owned()];
     for t in &args.threads {
         header.push(format!("ns/element, {t} thread(s)"));
+        header.push("best".to_owned());
         header.push("x memcpy".to_owned());
     }
     if args.threads.len() > 1 {
@@ -315,6 +317,7 @@ fn main() -> anyhow::Result<()> {
         let mut cells = vec![of[0].name.clone()];
         for f in &of {
             cells.push(format!("{:.3}", f.ns_per_element));
+            cells.push(format!("{:.3}", f.best_ns_per_element));
             cells.push(format!("{:.2}", f.ratio_to_memcpy));
         }
         if let [one, .., many] = of[..] {

@@ -18,8 +18,7 @@ use std::{env, fs};
 const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 
 /// The fatbins, one for each file in kernels/.
-const SOURCES: [&str; 8] =
-    ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce", "update"];
+const SOURCES: [&str; 8] = ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce", "update"];
 
 pub(crate) fn build() {
     println!("cargo:rerun-if-changed=kernels");
@@ -112,7 +111,9 @@ fn fingerprint(nvcc: &Path, archs: &[u32], include: &Path, name: &str) -> String
 
 /// The shared numbers as C++.
 fn constants() -> String {
-    let mut text = String::from("// Written by build/kernels.rs from src/numerics/constants.rs.\n#pragma once\n#include <cstdint>\n");
+    let mut text = String::from(
+        "// Written by build/kernels.rs from src/numerics/constants.rs.\n#pragma once\n#include <cstdint>\n",
+    );
     for (name, value) in crate::constants::all() {
         writeln!(text, "constexpr uint32_t {name} = {value:#x}u;").unwrap_or_else(|e| fail(&e.to_string()));
     }

@@ -28,6 +28,10 @@ pub use ternary::{
     OptimError, PackedTritVec, TernaryConfig, TernaryGradientAccumulator, TernaryOptimizerWrapper, Trit,
 };
 
+#[cfg(feature = "candle")]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
+
 /// Where programs written for `vsa-optim-rs` look for [`TernaryConfig`].
 #[cfg(feature = "candle")]
 pub mod config {

@@ -1,5 +1,7 @@
 //! ARCHITECTURE.md, held against the sources: who imports whom, files of the same name, where `unsafe` lives.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails may panic")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -143,7 +145,10 @@ fn the_parser_sees_imports() {
 }
 
 /// What is not there yet, and why. What has come since must leave this list.
-const MISSING: &[(&str, &str)] = &[];
+const MISSING: &[(&str, &str)] = &[
+    ("src/webgpu/update.rs", "WGSL has no exact division or root: weights on wgpu are updated from gradients read out"),
+    ("shaders/update.wgsl", "as above"),
+];
 
 #[test]
 fn an_operation_has_the_same_file_name_everywhere() {

@@ -1,5 +1,7 @@
 //! Checkpoints of an accumulator: the same bits back, and every damaged file refused.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails may panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use trigrad::accumulator::{Accumulator, Config, Format, NonFinite, Reduce, Scales, Spec, State};

@@ -1,5 +1,7 @@
 //! Checkpoints of a training: 100 steps are 50, a file, and 50 more.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::ParamsAdamW;
 use std::collections::HashMap;

@@ -117,9 +117,15 @@ fn a_list_longer_than_a_table() -> Result<()> {
     cuda.read_out(&op, &mut items, None)?;
     for i in 0..count {
         let mut expected = vec![0.0f32; lengths[i]];
-        let item = read_out::Item { levels: &levels[i][..], scales: &factors[i][..], out: &mut expected[..], guard: None };
+        let item =
+            read_out::Item { levels: &levels[i][..], scales: &factors[i][..], out: &mut expected[..], guard: None };
         Cpu::new().read_out(&op, &mut [item], None)?;
-        assert_eq!(bits(&cuda.download(Cuda::view(&out[i]))?), bits(&expected), "tensor {i} of {} elements", lengths[i]);
+        assert_eq!(
+            bits(&cuda.download(Cuda::view(&out[i]))?),
+            bits(&expected),
+            "tensor {i} of {} elements",
+            lengths[i]
+        );
     }
     Ok(())
 }
@@ -164,8 +170,7 @@ fn more_elements_than_32_bits_can_index() -> Result<()> {
     for i in at {
         let near = Cuda::slice(Cuda::view(&x), i - 5..(i + 5).min(n)).unwrap();
         let near = cuda.download(near)?;
-        let expected: Vec<bf16> =
-            (0..near.len()).map(|j| bf16::from_f32(if j == 5 { -2.0 } else { 0.0 })).collect();
+        let expected: Vec<bf16> = (0..near.len()).map(|j| bf16::from_f32(if j == 5 { -2.0 } else { 0.0 })).collect();
         assert_eq!(near, expected, "around {i}");
     }
     Ok(())

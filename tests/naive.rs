@@ -2,6 +2,8 @@
 //! Section numbers are that page's. It is compared with `numerics` function by function, and with the CPU backend
 //! operation by operation.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 mod common;
 
 use common::{State, block};
@@ -51,7 +53,10 @@ mod naive {
                 _ if self.top() != to.top() => self.top().cmp(&to.top()),
                 _ => {
                     let (a, b) = (self.mantissa.trailing_zeros(), to.mantissa.trailing_zeros());
-                    let (a, b) = (Real::new(self.mantissa >> a, self.exponent + a as i32), Real::new(to.mantissa >> b, to.exponent + b as i32));
+                    let (a, b) = (
+                        Real::new(self.mantissa >> a, self.exponent + a as i32),
+                        Real::new(to.mantissa >> b, to.exponent + b as i32),
+                    );
                     let exponent = a.exponent.min(b.exponent);
                     // The tops agree, so neither shift leaves the 128 bits.
                     (a.mantissa << (a.exponent - exponent)).cmp(&(b.mantissa << (b.exponent - exponent)))
@@ -289,9 +294,15 @@ fn magnitude(rng: &mut Rng) -> u32 {
     }
 }
 
+/// A number of a random width, below `2^bits`.
+fn of_any_width(rng: &mut Rng, bits: u64) -> u64 {
+    let bits = rng.below(bits);
+    rng.below(1 << bits)
+}
+
 /// A magnitude near another, above or below.
 fn near(rng: &mut Rng, s: u32) -> u32 {
-    let by = rng.below(1 << rng.below(29)) as u32;
+    let by = of_any_width(rng, 29) as u32;
     let m = if rng.below(4) == 0 { s.saturating_add(by) } else { s.saturating_sub(by) };
     if (0x0080_0000..0x7e80_0000).contains(&m) { m } else { s }
 }
@@ -382,9 +393,13 @@ fn sums_and_means() {
                 _ => base,
             })
             .collect();
-        let t = rng.pick(&[None, Some(0), Some(base), Some(magnitude(&mut rng))]);
+        let any = magnitude(&mut rng);
+        let t = rng.pick(&[None, Some(0), Some(base), Some(any)]);
         let (got, want) = (threshold::Sum::of_group(&values, t), naive::sum(&values, t));
-        assert_eq!((u128::from(got.total), got.exponent, u128::from(got.count)), (want.total, want.exponent, want.count));
+        assert_eq!(
+            (u128::from(got.total), got.exponent, u128::from(got.count)),
+            (want.total, want.exponent, want.count)
+        );
         assert_eq!(got.mean(), want.mean(), "{got:?}");
         assert_eq!(got.mean_bf16(), want.mean_bf16(), "{got:?}");
     }
@@ -395,19 +410,18 @@ fn sums_and_means() {
 fn means_of_any_sum() {
     let mut rng = rng(7);
     for _ in 0..100_000 {
-        let count = 1 + rng.below(1 << rng.below(35));
+        let count = 1 + of_any_width(&mut rng, 35);
         let odd = 2 * (128 + rng.below(128)) + 1;
         let total = match rng.below(3) {
             0 => odd * count,
-            1 => rng.below(1 << rng.below(57)),
+            1 => of_any_width(&mut rng, 57),
             _ => (odd * count).wrapping_add(rng.below(3)).wrapping_sub(1),
         };
         let exponent = rng.pick(&[1, 2, 20, 21, 127, 200, 253]);
         // No mean is above the largest magnitude.
         let total = total.min(count.saturating_mul(1 << 20) - 1);
         let got = threshold::Sum { total, exponent, count };
-        let want = naive::sum(&[], None);
-        let want = naive::Sum { total: total.into(), exponent, count: count.into(), ..want };
+        let want = naive::Sum { total: total.into(), exponent, count: count.into() };
         assert_eq!(got.mean(), want.mean(), "{got:?}");
         assert_eq!(got.mean_bf16(), want.mean_bf16(), "{got:?}");
     }
@@ -419,9 +433,11 @@ fn clipping() {
     let mut clipped = 0;
     for round in 0..2000 {
         let n = if round % 40 == 0 { 9000 } else { 1 + rng.below(200) as usize };
-        let pattern = rng.pick(&[Pattern::Normal, Pattern::Outlier, Pattern::Grid, Pattern::Equal, Pattern::LogUniform]);
+        let pattern =
+            rng.pick(&[Pattern::Normal, Pattern::Outlier, Pattern::Grid, Pattern::Equal, Pattern::LogUniform]);
         let values: Vec<f32> = pattern.values(&mut rng, n);
-        let bits: Vec<u32> = values.iter().map(|x| x.to_bits()).filter(|b| naive::magnitude(*b) < 0x7e80_0000).collect();
+        let bits: Vec<u32> =
+            values.iter().map(|x| x.to_bits()).filter(|b| naive::magnitude(*b) < 0x7e80_0000).collect();
         if bits.is_empty() {
             continue;
         }
@@ -458,7 +474,8 @@ fn reductions() {
         let mut sum = reduce::ExactSum::default();
         let mut total = 0i128;
         for _ in 0..rng.below(20) {
-            let (count, a, b) = (rng.below(201) as i64 - 100, 0x3f00 + rng.below(0x800) as u32, 0x3f00 + rng.below(0x800) as u32);
+            let (count, a, b) =
+                (rng.below(201) as i64 - 100, 0x3f00 + rng.below(0x800) as u32, 0x3f00 + rng.below(0x800) as u32);
             sum.add_product(count, a << 16, b << 16);
             let part = |s: u32| (i128::from(s % 128 + 128), s / 128);
             let ((ma, ea), (mb, eb)) = (part(a), part(b));
@@ -495,7 +512,12 @@ mod whole {
         if b >= 1 << 31 { -1 } else { 1 }
     }
 
-    pub(super) fn quantize(rule: Rule, size: usize, (tensor, first): (u32, u64), bits: &[u32]) -> (Vec<i32>, Vec<u16>, Report) {
+    pub(super) fn quantize(
+        rule: Rule,
+        size: usize,
+        (tensor, first): (u32, u64),
+        bits: &[u32],
+    ) -> (Vec<i32>, Vec<u16>, Report) {
         let (bits, mut report) = ranged(bits, first);
         let (mut trits, mut scales) = (Vec::new(), Vec::new());
         for (g, group) in bits.chunks(size).enumerate() {
@@ -520,7 +542,9 @@ mod whole {
                 Rule::Threshold(threshold) => {
                     let t = match threshold {
                         Threshold::Given(t) => naive::magnitude(t.to_bits()),
-                        Threshold::Mean(f) => naive::product(naive::magnitude(f.to_bits()), naive::sum(&m, None).mean()),
+                        Threshold::Mean(f) => {
+                            naive::product(naive::magnitude(f.to_bits()), naive::sum(&m, None).mean())
+                        }
                     };
                     trits.extend(group.iter().zip(&m).map(|(b, m)| if *m > t { sign(*b) } else { 0 }));
                     scales.push((naive::sum(&m, Some(t)).mean_bf16() >> 16) as u16);
@@ -602,9 +626,9 @@ fn accumulated_tensors() {
                     common::adaptive(&Adaptive { bits, block: block(64), draw, weight }, (2, 64), &x, &mut state);
                 let place = naive::Place { seed: draw.seed, step: 3, micro_batch, tensor: 2, domain: 1 };
                 let mut found = Report::default();
-                for b in 0..n.div_ceil(64) {
+                for (b, s) in s.iter_mut().enumerate() {
                     let range = 64 * b..(64 * b + 64).min(n);
-                    let old = f32::from_bits(u32::from(s[b]) << 16);
+                    let old = f32::from_bits(u32::from(*s) << 16);
                     let sums: Vec<u32> = range
                         .clone()
                         .map(|i| {
@@ -625,7 +649,7 @@ fn accumulated_tensors() {
                     for (i, v) in range.zip(sums) {
                         l[i] = naive::new_level(v, new, naive::draw(&place, 64 + i as u64));
                     }
-                    s[b] = (new >> 16) as u16;
+                    *s = (new >> 16) as u16;
                 }
                 let what = format!("{bits} bits, round {round}, micro-batch {micro_batch}");
                 assert_eq!(state.scales, s, "{what}");

@@ -1,5 +1,7 @@
 //! The training object: against candle's own optimizers on the same gradients, and its rules one by one.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, SGD};
@@ -167,7 +169,9 @@ fn clipping_cuts_the_global_norm() -> Result<()> {
         assert!((squares(&g.read_out()?)?.sqrt() - 0.5).abs() < 1e-5);
         let mut sgd = FusedOptimizer::sgd(&g, 0.1, 0.0, 0.0, false)?;
         match sgd.step(&mut g)? {
-            Outcome::Updated { norm: Some(n), clip } => assert!((n - norm).abs() < 1e-4 * norm && (clip - 0.5 / n).abs() < 1e-9),
+            Outcome::Updated { norm: Some(n), clip } => {
+                assert!((n - norm).abs() < 1e-4 * norm && (clip - 0.5 / n).abs() < 1e-9)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -266,7 +270,10 @@ fn what_is_wrong_is_an_error_and_changes_nothing() -> Result<()> {
     assert!(matches!(sgd.step(&mut tied), Err(Error::Limit { .. })), "an error, not a deadlock");
     let f16 = vec![("h".to_owned(), Var::zeros(4, DType::F16, &CPU)?)];
     let h = ModelGradients::from_vars(&f16, options(4))?;
-    assert!(matches!(FusedOptimizer::sgd(&h, 0.1, 0.0, 0.0, false).map(|_| ()).unwrap_err().root(), Error::ElementType { .. }));
+    assert!(matches!(
+        FusedOptimizer::sgd(&h, 0.1, 0.0, 0.0, false).map(|_| ()).unwrap_err().root(),
+        Error::ElementType { .. }
+    ));
     for bad in [
         Options { clip_norm: Some(0.0), ..Options::default() },
         Options { loss_scale: LossScale::fixed(f64::NAN), ..Options::default() },
@@ -334,7 +341,8 @@ fn error_feedback_lowers_the_error_and_stays_unbiased() -> Result<()> {
         assert!(mean.abs() < 0.01, "{mean}");
         Ok(differences().map(|d| d * d).sum::<f64>() / n as f64)
     };
-    let (without, with4, with8) = (error(None, adaptive(4))?, error(Some(4), adaptive(4))?, error(Some(8), adaptive(4))?);
+    let (without, with4, with8) =
+        (error(None, adaptive(4))?, error(Some(4), adaptive(4))?, error(Some(8), adaptive(4))?);
     assert!(with4 < 0.5 * without && with8 < 0.5 * without, "{without} {with4} {with8}");
     let exact = Format::Exact { bits: 8, scales: Scales::FirstLook { headroom: 2.0 } };
     assert!(error(Some(8), Config { format: exact, ..Config::default() }).is_err());

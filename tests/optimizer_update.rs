@@ -1,5 +1,7 @@
 //! The fused updates against the spec, element by element, and against splitting.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use half::bf16;
 use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;
@@ -77,7 +79,10 @@ fn adamw_equals_the_spec_bit_for_bit() -> Result<()> {
             cpu.update_adamw(&op, &mut [item], None)?;
             for i in 0..n {
                 let (a, b, c) = adamw(&op.terms, p.at(i), w[i], m[i], v[i]);
-                assert_eq!((a.to_bits(), b.to_bits(), c.to_bits()), (w2[i].to_bits(), m2[i].to_bits(), v2[i].to_bits()));
+                assert_eq!(
+                    (a.to_bits(), b.to_bits(), c.to_bits()),
+                    (w2[i].to_bits(), m2[i].to_bits(), v2[i].to_bits())
+                );
             }
         }
     }
@@ -118,13 +123,8 @@ fn a_tensor_in_parts_is_the_whole() -> Result<()> {
     let w: Vec<bf16> = r.floats(n).into_iter().map(bf16::from_f32).collect();
     let b = r.floats(n);
     let (mut w1, mut b1) = (w.clone(), b.clone());
-    let whole = SgdItem {
-        tensor: 0,
-        first: 0,
-        gradient: p.gradient(),
-        weights: &mut w1[..],
-        momentum: Some(&mut b1[..]),
-    };
+    let whole =
+        SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w1[..], momentum: Some(&mut b1[..]) };
     Cpu::new().update_sgd(&op, &mut [whole], None)?;
     let (mut w2, mut b2) = (w, b);
     let cut = 64 * 123;
@@ -212,8 +212,7 @@ fn wrong_lengths_and_types_are_errors_and_change_nothing() -> Result<()> {
     let mut w = r.floats(100);
     let before = w.clone();
     let mut b = vec![0.0f32; 99];
-    let item =
-        SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w[..], momentum: Some(&mut b[..]) };
+    let item = SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w[..], momentum: Some(&mut b[..]) };
     let e = cpu.update_sgd(&op, &mut [item], None).unwrap_err();
     assert!(matches!(e.root(), Error::Length { what: "momentum", expected: 100, got: 99 }), "{e}");
     let item = SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w[..], momentum: None };

@@ -1,5 +1,7 @@
 //! Laws that hold for any input: packing, splitting, merging, reading out, weights.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 mod common;
 
 use common::{Packed, State, block};

@@ -95,7 +95,8 @@ fn stochastic_quantize() {
 fn every_part_of_a_position_draws_anew() {
     let n = 128;
     let x = gradient(2, n);
-    let along: [(&str, fn(u32) -> (Draw, u32, u64)); 4] = [
+    type At = fn(u32) -> (Draw, u32, u64);
+    let along: [(&str, At); 4] = [
         ("seeds", |i| (Draw::new(u64::from(i) << 20, 1), 0, 0)),
         ("micro-batches", |i| (Draw::new(5, 1).micro_batch(i), 0, 0)),
         ("tensors", |i| (Draw::new(5, 1), i, 0)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Calls `f`, and gives the most memory in use on the card meanwhile, in bytes; none on the CPU, or where the driver's
 /// tool does not answer.
-pub fn peak<R>(device: &Device, f: impl FnOnce() -> R) -> (R, Option<u64>) {
+pub(crate) fn peak<R>(device: &Device, f: impl FnOnce() -> R) -> (R, Option<u64>) {
     if device.is_cpu() {
         return (f(), None);
     }
@@ -27,12 +27,13 @@ pub fn peak<R>(device: &Device, f: impl FnOnce() -> R) -> (R, Option<u64>) {
 }
 
 fn in_use() -> Option<u64> {
-    let out = Command::new("nvidia-smi").args(["--query-gpu=memory.used", "--format=csv,noheader,nounits"]).output().ok()?;
+    let out =
+        Command::new("nvidia-smi").args(["--query-gpu=memory.used", "--format=csv,noheader,nounits"]).output().ok()?;
     String::from_utf8(out.stdout).ok()?.lines().next()?.trim().parse::<u64>().ok().map(|mib| mib << 20)
 }
 
 /// The most memory this process had, where the system tells.
-pub fn process_peak() -> Option<u64> {
+pub(crate) fn process_peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)

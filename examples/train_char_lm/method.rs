@@ -8,7 +8,7 @@ use trigrad::accumulator::{Config, Format, Scales};
 use trigrad::optimizer::{FusedOptimizer, ModelGradients, Options};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     /// A sum in f32 or bf16 tensors, as candle users do today.
     Dense(DType),
     /// Adaptive levels of this many bits.
@@ -18,7 +18,7 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Method; 6] = [
+    pub(crate) const ALL: [Method; 6] = [
         Method::Dense(DType::F32),
         Method::Dense(DType::BF16),
         Method::Adaptive(8),
@@ -27,7 +27,7 @@ impl Method {
         Method::Exact,
     ];
 
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Method::Dense(dtype) => dtype.as_str().to_owned(),
             Method::Adaptive(bits) => format!("ternary, {bits} bits"),
@@ -40,7 +40,13 @@ impl Method {
             Method::Dense(_) => None,
             Method::Adaptive(bits) => Some(Format::Adaptive { bits }),
             Method::Exact => {
-                let bits = if micro_batches <= 7 { 4 } else if micro_batches <= 127 { 8 } else { 16 };
+                let bits = if micro_batches <= 7 {
+                    4
+                } else if micro_batches <= 127 {
+                    8
+                } else {
+                    16
+                };
                 Some(Format::Exact { bits, scales: Scales::LastWindow { headroom: 1.5 } })
             }
         }
@@ -48,13 +54,19 @@ impl Method {
 }
 
 /// A sum of gradients and the optimizer that uses it.
-pub enum Trainer {
+pub(crate) enum Trainer {
     Dense { vars: Vec<Var>, dtype: DType, sums: Vec<Option<Tensor>>, count: usize, bytes: u64, adam: AdamW },
     Ternary { sum: ModelGradients, adam: FusedOptimizer, bytes: u64 },
 }
 
 impl Trainer {
-    pub fn new(method: Method, seed: u64, vars: &VarMap, micro_batches: usize, params: ParamsAdamW) -> Result<Self> {
+    pub(crate) fn new(
+        method: Method,
+        seed: u64,
+        vars: &VarMap,
+        micro_batches: usize,
+        params: ParamsAdamW,
+    ) -> Result<Self> {
         Ok(match (method.format(micro_batches), method) {
             (Some(format), _) => {
                 let options = Options { config: Config { format, seed, ..Config::default() }, ..Options::default() };
@@ -71,7 +83,7 @@ impl Trainer {
     }
 
     /// Adds the gradients of a micro-batch.
-    pub fn add(&mut self, gradients: GradStore) -> Result<()> {
+    pub(crate) fn add(&mut self, gradients: GradStore) -> Result<()> {
         match self {
             Trainer::Dense { vars, dtype, sums, count, bytes, .. } => {
                 *bytes = 0;
@@ -95,7 +107,7 @@ impl Trainer {
     }
 
     /// Updates the weights with the mean; the next step starts at zero.
-    pub fn step(&mut self, learning_rate: f64) -> Result<()> {
+    pub(crate) fn step(&mut self, learning_rate: f64) -> Result<()> {
         match self {
             Trainer::Dense { vars, sums, count, adam, .. } => {
                 let mut store = GradStore::default();
@@ -116,7 +128,7 @@ impl Trainer {
     }
 
     /// Bytes that hold the sum: of the tensors that were summed, or of the accumulator's buffers.
-    pub const fn bytes(&self) -> u64 {
+    pub(crate) const fn bytes(&self) -> u64 {
         match self {
             Trainer::Dense { bytes, .. } | Trainer::Ternary { bytes, .. } => *bytes,
         }

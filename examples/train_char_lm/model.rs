@@ -1,4 +1,6 @@
-//! A decoder-only transformer: learned positions, RMS norms before each half of a layer, no biases, GELU.
+//! A decoder-only transformer: learned positions, RMS norms before each half of a layer, no biases, ReLU.
+//!
+//! Activations are matrices of all positions by width: candle's products of a batch with one matrix copy that matrix.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::ops::softmax;
@@ -8,21 +10,21 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 /// How large.
 #[derive(Clone, Copy, Debug)]
-pub struct Size {
-    pub width: usize,
-    pub heads: usize,
-    pub layers: usize,
+pub(crate) struct Size {
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) layers: usize,
     /// Bytes it sees at once.
-    pub context: usize,
+    pub(crate) context: usize,
     /// Windows a micro-batch.
-    pub batch: usize,
+    pub(crate) batch: usize,
 }
 
 impl Size {
     /// Trains on two cores.
-    pub const SMALL: Size = Size { width: 64, heads: 4, layers: 2, context: 64, batch: 4 };
+    pub(crate) const SMALL: Size = Size { width: 64, heads: 2, layers: 2, context: 32, batch: 4 };
     /// About 100 million parameters.
-    pub const LARGE: Size = Size { width: 768, heads: 12, layers: 14, context: 256, batch: 16 };
+    pub(crate) const LARGE: Size = Size { width: 768, heads: 12, layers: 14, context: 256, batch: 16 };
 }
 
 struct Layer {
@@ -34,7 +36,7 @@ struct Layer {
     down: Tensor,
 }
 
-pub struct Transformer {
+pub(crate) struct Transformer {
     size: Size,
     embed: Tensor,
     positions: Tensor,
@@ -46,7 +48,13 @@ pub struct Transformer {
 
 impl Transformer {
     /// The same generator state gives the same weights.
-    pub fn new(vars: &VarMap, symbols: usize, size: Size, rng: &mut Xoshiro256PlusPlus, device: &Device) -> Result<Self> {
+    pub(crate) fn new(
+        vars: &VarMap,
+        symbols: usize,
+        size: Size,
+        rng: &mut Xoshiro256PlusPlus,
+        device: &Device,
+    ) -> Result<Self> {
         let vb = VarBuilder::from_varmap(vars, DType::F32, device);
         let w = size.width;
         let get = |name: &str, rows: usize, cols: usize| vb.get_with_hints((rows, cols), name, Init::Const(0.0));
@@ -77,38 +85,38 @@ impl Transformer {
     }
 
     /// Mean cross-entropy, in nats a byte, of windows of `context + 1` bytes.
-    pub fn loss(&self, windows: Vec<u32>) -> Result<Tensor> {
+    pub(crate) fn loss(&self, windows: Vec<u32>) -> Result<Tensor> {
         let t = self.size.context;
-        let windows = Tensor::from_vec(windows, ((), t + 1), self.embed.device())?;
+        let rows = windows.len() / (t + 1);
+        let windows = Tensor::from_vec(windows, (rows, t + 1), self.embed.device())?;
         let x = windows.narrow(1, 0, t)?.contiguous()?;
         let y = windows.narrow(1, 1, t)?.flatten_all()?;
         let logits = self.forward(&x)?;
-        candle_nn::loss::cross_entropy(&logits.flatten_to(1)?, &y)
+        candle_nn::loss::cross_entropy(&logits, &y)
     }
 
+    /// Logits, a row for each position of each window.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, t) = x.dims2()?;
-        let embedded = self.embed.index_select(&x.flatten_all()?, 0)?.reshape((batch, t, self.size.width))?;
-        let mut h = embedded.broadcast_add(&self.positions)?;
+        let width = self.size.width;
+        let embedded = self.embed.index_select(&x.flatten_all()?, 0)?.reshape((batch, t, width))?;
+        let mut h = embedded.broadcast_add(&self.positions)?.reshape((batch * t, width))?;
         for layer in &self.layers {
-            h = (&h + self.attend(layer, &rms_norm(&h, &layer.norm_attention)?)?)?;
-            let up = rms_norm(&h, &layer.norm_feed)?.broadcast_matmul(&layer.up)?.gelu()?;
-            h = (h + up.broadcast_matmul(&layer.down)?)?;
+            h = (&h + self.attend(layer, &rms_norm(&h, &layer.norm_attention)?, batch)?)?;
+            let up = rms_norm(&h, &layer.norm_feed)?.matmul(&layer.up)?.relu()?;
+            h = (h + up.matmul(&layer.down)?)?;
         }
-        rms_norm(&h, &self.norm)?.broadcast_matmul(&self.out)
+        rms_norm(&h, &self.norm)?.matmul(&self.out)
     }
 
-    fn attend(&self, layer: &Layer, x: &Tensor) -> Result<Tensor> {
-        let (batch, t, width) = x.dims3()?;
-        let heads = self.size.heads;
-        let all = x.broadcast_matmul(&layer.query_key_value)?;
-        let part = |i: usize| {
-            all.narrow(D::Minus1, i * width, width)?.reshape((batch, t, heads, width / heads))?.transpose(1, 2)?.contiguous()
-        };
+    fn attend(&self, layer: &Layer, x: &Tensor, batch: usize) -> Result<Tensor> {
+        let (t, width, heads) = (self.size.context, self.size.width, self.size.heads);
+        let all = x.matmul(&layer.query_key_value)?.reshape((batch, t, 3, heads, width / heads))?;
+        let part = |i: usize| all.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-        let scores = (q.matmul(&k.t()?.contiguous()?)? / ((width / heads) as f64).sqrt())?;
+        let scores = (q.matmul(&k.t()?)? / ((width / heads) as f64).sqrt())?;
         let mixed = softmax(&scores.broadcast_add(&self.mask)?, D::Minus1)?.matmul(&v)?;
-        mixed.transpose(1, 2)?.reshape((batch, t, width))?.broadcast_matmul(&layer.project)
+        mixed.transpose(1, 2)?.reshape((batch * t, width))?.matmul(&layer.project)
     }
 }
 

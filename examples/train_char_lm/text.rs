@@ -9,15 +9,15 @@ use std::path::Path;
 const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/moby-dick/moby-dick.txt");
 
 /// A text, its last tenth held back.
-pub struct Text {
+pub(crate) struct Text {
     train: Vec<u32>,
     validation: Vec<u32>,
     /// Different bytes in it.
-    pub symbols: usize,
+    pub(crate) symbols: usize,
 }
 
 impl Text {
-    pub fn load(path: Option<&Path>) -> Result<Self> {
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self> {
         let path = path.unwrap_or(Path::new(BOOK));
         let bytes = std::fs::read(path).with_context(|| format!("can not read {}", path.display()))?;
         ensure!(bytes.len() >= 10_000, "{} has only {} bytes", path.display(), bytes.len());
@@ -36,12 +36,12 @@ impl Text {
     }
 
     /// Bytes to train on.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.train.len()
     }
 
     /// Windows of `length + 1` bytes at places drawn anew.
-    pub fn batch(&self, rng: &mut Xoshiro256PlusPlus, count: usize, length: usize) -> Vec<u32> {
+    pub(crate) fn batch(&self, rng: &mut Xoshiro256PlusPlus, count: usize, length: usize) -> Vec<u32> {
         let last = self.train.len() - length - 1;
         (0..count)
             .flat_map(|_| {
@@ -53,7 +53,7 @@ impl Text {
     }
 
     /// `count` windows spread evenly over what was held back: the same for every run.
-    pub fn held_back(&self, count: usize, length: usize) -> Vec<u32> {
+    pub(crate) fn held_back(&self, count: usize, length: usize) -> Vec<u32> {
         let stride = (self.validation.len() - length - 1) / count.max(1);
         (0..count).flat_map(|i| &self.validation[i * stride..=i * stride + length]).copied().collect()
     }

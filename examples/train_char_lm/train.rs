@@ -11,37 +11,37 @@ use rand::rngs::Xoshiro256PlusPlus;
 use std::time::{Duration, Instant};
 
 /// AdamW's step size at its highest.
-pub const LEARNING_RATE: f64 = 3e-3;
+pub(crate) const LEARNING_RATE: f64 = 3e-3;
 const LEARNING_RATE_LARGE: f64 = 6e-4;
 /// Windows of the text held back.
 const VALIDATION: usize = 64;
 
 /// What all runs share.
-pub struct Plan<'a> {
-    pub text: &'a Text,
-    pub size: Size,
-    pub steps: usize,
-    pub micro_batches: usize,
-    pub device: Device,
+pub(crate) struct Plan<'a> {
+    pub(crate) text: &'a Text,
+    pub(crate) size: Size,
+    pub(crate) steps: usize,
+    pub(crate) micro_batches: usize,
+    pub(crate) device: Device,
 }
 
 /// What a run comes to.
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Validation loss in nats a byte, at the end.
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// Validation loss at steps on the way, and at the end.
-    pub curve: Vec<(usize, f64)>,
+    pub(crate) curve: Vec<(usize, f64)>,
     /// Bytes of text a second, steps only.
-    pub tokens_per_second: f64,
+    pub(crate) tokens_per_second: f64,
     /// Share of the steps' time spent adding gradients.
-    pub share: f64,
+    pub(crate) share: f64,
     /// Bytes that held the sum.
-    pub bytes: u64,
-    pub parameters: usize,
+    pub(crate) bytes: u64,
+    pub(crate) parameters: usize,
 }
 
 /// Trains and validates; `tick` is called after each step.
-pub fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -> Result<Outcome> {
+pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -> Result<Outcome> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let vars = VarMap::new();
     let model = Transformer::new(&vars, plan.text.symbols, plan.size, &mut rng, &plan.device)?;
@@ -49,7 +49,7 @@ pub fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -> Resul
     let mut trainer = Trainer::new(method, seed, &vars, plan.micro_batches, params)?;
     let (mut total, mut adding) = (Duration::ZERO, Duration::ZERO);
     let mut curve = Vec::new();
-    let every = (plan.steps / 8).max(1);
+    let every = (plan.steps / 5).max(1);
     for step in 0..plan.steps {
         let start = Instant::now();
         for _ in 0..plan.micro_batches {

@@ -155,9 +155,10 @@ fn from_bytes(name: &str, dtype: Dtype, data: &[u8]) -> Result<Array> {
         Dtype::U64 => Ok(Array::U64(words(data).map(u64::from_le_bytes).collect())),
         Dtype::BF16 => Ok(Array::Bf16(words(data).map(u16::from_le_bytes).collect())),
         Dtype::F32 => Ok(Array::F32(words(data).map(f32::from_le_bytes).collect())),
-        other => {
-            Err(Error::CheckpointField { field: name.to_owned(), reason: format!("{other:?} is not a type it can have") })
-        }
+        other => Err(Error::CheckpointField {
+            field: name.to_owned(),
+            reason: format!("{other:?} is not a type it can have"),
+        }),
     }
 }
 

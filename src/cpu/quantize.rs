@@ -5,7 +5,7 @@
 
 use super::Cpu;
 use super::simd::Simd;
-use super::split::{Tile, check_slot, fold, join, note, run_items};
+use super::split::{TILE, Tile, check_slot, fold, join, note, run_items};
 use crate::error::Result;
 use crate::numerics::constants::{CHUNK, GROUP, domain};
 use crate::numerics::draw::{Position, draws};
@@ -93,13 +93,13 @@ fn quantize_item<T: Element>(simd: Simd, op: &Quantize, item: &mut Item<'_, Cpu,
     let size = op.grouping.size(n);
     let work = Work { x: item.x, words: &mut *item.words, scales: &mut *item.scales, first: item.first, size };
     if let Grouping::Block(_) = op.grouping {
-        return fold(work, super::split::TILE, &|w| simd.quantize_blocks(&method, w), &join);
+        return fold(work, TILE, &|w| simd.quantize_blocks(&method, w), &join);
     }
     // The fewest elements that are whole rows and whole words.
     let unit = size.checked_mul(GROUP >> size.trailing_zeros().min(GROUP.trailing_zeros()));
     match unit {
         Some(unit) if unit <= ROWS_MAX && size < n => {
-            let step = unit * (super::split::TILE / unit).max(1);
+            let step = unit * (TILE / unit).max(1);
             fold(work, step, &|w| rows(simd, &method, w), &join)
         }
         _ => large_groups(simd, &method, work),
@@ -145,7 +145,7 @@ fn large_groups<T: Element>(simd: Simd, method: &Method, w: Work<'_, T>) -> Repo
         }
         report
     };
-    join(report, fold(Planes { x, words, first }, super::split::TILE, &encode, &join))
+    join(report, fold(Planes { x, words, first }, TILE, &encode, &join))
 }
 
 struct Planes<'a, T> {
@@ -175,41 +175,84 @@ pub(super) fn plain_blocks<T: Element>(method: &Method, w: Work<'_, T>) -> Repor
 pub(super) fn measure<T: Element>(simd: Simd, method: &Method, x: &[T], first: u64, report: &mut Report) -> Measure {
     match *method {
         Method::Stochastic { clip: None, .. } => {
-            let (max, found) = max(simd, x, first);
-            report.merge(found);
+            let max = max(simd, x, first, report);
             Measure { scale: stochastic_scale(max), limit: u32::MAX }
         }
         Method::Stochastic { clip: Some(c), .. } => {
-            let (max, found) = max(simd, x, first);
-            report.merge(found);
-            let parts = chunks(x, |c| simd.moments(c));
-            match Moments::of_chunks(&parts).clip(c) {
-                Some(t) => Measure { scale: stochastic_scale(max.min(t)), limit: t },
-                None => Measure { scale: stochastic_scale(max), limit: u32::MAX },
-            }
+            let of_chunk = |x: &[T], first| {
+                let mut report = Report::default();
+                (chunk_max(simd, x, first, &mut report), report, simd.moments(x))
+            };
+            let (mut max, mut limit) = (0, None);
+            chunks(x, first, of_chunk, |parts| {
+                limit = match parts {
+                    [only] => only.2.clip(c),
+                    _ => Moments::of_chunks(&parts.iter().map(|p| p.2).collect::<Vec<_>>()).clip(c),
+                };
+                for part in parts {
+                    max = part.0.max(max);
+                    report.merge(part.1);
+                }
+            });
+            Measure { scale: stochastic_scale(max.min(limit.unwrap_or(max))), limit: limit.unwrap_or(u32::MAX) }
         }
         Method::Threshold(rule) => {
-            let (_, found) = max(simd, x, first);
-            report.merge(found);
-            let t = match rule {
-                Threshold::Given(t) => magnitude(t.to_bits()),
-                Threshold::Mean(factor) => {
-                    relative(&Sum::of_chunks(&chunks(x, |c| simd.sum(c, None))), factor.to_bits())
-                }
+            let mut noted = false;
+            let mut sum = |t: Option<u32>| {
+                let of_chunk = |x: &[T], first| {
+                    let mut report = Report::default();
+                    if !noted {
+                        chunk_max(simd, x, first, &mut report);
+                    }
+                    (simd.sum(x, t), report)
+                };
+                let mut sum = Sum::default();
+                chunks(x, first, of_chunk, |parts| {
+                    sum = match parts {
+                        [only] => only.0,
+                        _ => Sum::of_chunks(&parts.iter().map(|p| p.0).collect::<Vec<_>>()),
+                    };
+                    parts.iter().for_each(|p| report.merge(p.1));
+                });
+                noted = true;
+                sum
             };
-            let kept = Sum::of_chunks(&chunks(x, |c| simd.sum(c, Some(t))));
-            Measure { scale: kept.mean_bf16(), limit: t }
+            let limit = match rule {
+                Threshold::Given(t) => magnitude(t.to_bits()),
+                Threshold::Mean(factor) => relative(&sum(None), factor.to_bits()),
+            };
+            Measure { scale: sum(Some(limit)).mean_bf16(), limit }
         }
     }
 }
 
-/// The largest magnitude in range, and what is out of range.
-pub(super) fn max<T: Element>(simd: Simd, x: &[T], first: u64) -> (u32, Report) {
+/// The largest magnitude in range of a run of any length; what is out of range is reported.
+fn max<T: Element>(simd: Simd, x: &[T], first: u64, report: &mut Report) -> u32 {
     let run = |run: Run<'_, T>| {
-        let raw = simd.max(run.x);
-        if out_of_range(raw) { plain_max(run.x, first + run.at as u64) } else { (magnitude(raw), Report::default()) }
+        let mut report = Report::default();
+        (chunk_max(simd, run.x, first + run.at as u64, &mut report), report)
     };
-    fold(Run { x, at: 0 }, super::split::TILE, &run, &|a, b| (a.0.max(b.0), join(a.1, b.1)))
+    let (max, found) = fold(Run { x, at: 0 }, TILE, &run, &|a, b| (a.0.max(b.0), join(a.1, b.1)));
+    report.merge(found);
+    max
+}
+
+/// The largest magnitude in range; what is out of range is reported.
+fn chunk_max<T: Element>(simd: Simd, x: &[T], first: u64, report: &mut Report) -> u32 {
+    let raw = simd.max(x);
+    if !out_of_range(raw) {
+        return magnitude(raw);
+    }
+    let mut max = 0;
+    for (i, x) in x.iter().enumerate() {
+        let m = magnitude(x.to_f32_bits());
+        if out_of_range(m) {
+            note(report, first + i as u64);
+        } else {
+            max = max.max(m);
+        }
+    }
+    max
 }
 
 /// Elements only, and the place of the first in its group.
@@ -229,31 +272,20 @@ impl<T: Element> Tile for Run<'_, T> {
     }
 }
 
-/// One value a chunk of a group, in order.
-fn chunks<T: Element, R: Send>(x: &[T], of_chunk: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
-    if x.len() <= super::split::TILE {
-        return x.chunks(CHUNK).map(of_chunk).collect();
+/// Hands one value a chunk of a group, in order, to `join`; `of_chunk` also takes the chunk's place in the tensor.
+fn chunks<T: Element, R: Send>(x: &[T], first: u64, of_chunk: impl Fn(&[T], u64) -> R + Sync, join: impl FnOnce(&[R])) {
+    if x.len() <= CHUNK {
+        return join(&[of_chunk(x, first)]);
     }
-    let run = |r: Run<'_, T>| r.x.chunks(CHUNK).map(&of_chunk).collect::<Vec<R>>();
+    let run = |r: Run<'_, T>| {
+        let first = first + r.at as u64;
+        r.x.chunks(CHUNK).enumerate().map(|(i, x)| of_chunk(x, first + (i * CHUNK) as u64)).collect::<Vec<R>>()
+    };
     let append = |mut a: Vec<R>, b: Vec<R>| {
         a.extend(b);
         a
     };
-    fold(Run { x, at: 0 }, super::split::TILE, &run, &append)
-}
-
-/// The largest magnitude in range, element by element.
-pub(super) fn plain_max<T: Element>(x: &[T], first: u64) -> (u32, Report) {
-    let (mut max, mut report) = (0, Report::default());
-    for (i, x) in x.iter().enumerate() {
-        let m = magnitude(x.to_f32_bits());
-        if out_of_range(m) {
-            note(&mut report, first + i as u64);
-        } else {
-            max = max.max(m);
-        }
-    }
-    (max, report)
+    join(&fold(Run { x, at: 0 }, TILE, &run, &append));
 }
 
 /// f32 bits of a chunk with what is out of range as zero.

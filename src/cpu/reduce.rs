@@ -41,7 +41,7 @@ pub(super) fn squared_norm(op: &SquaredNorm, levels: &[u32], scales: &[u16]) -> 
 }
 
 /// Adds up the pieces into which scale groups and tiles cut `0..n`: at most a tile long, so that the integer of a
-/// piece fits (2^15 squares of 15 bits each, times two scale mantissas).
+/// piece fits (2^16 squares of 30 bits each, times two scale mantissas).
 fn sum_pieces(n: usize, size: usize, add: impl Fn(&mut ExactSum, usize, Range<usize>) + Sync) -> ExactSum {
     let tile = |t: usize| {
         let (mut at, end) = (t * TILE, ((t + 1) * TILE).min(n));

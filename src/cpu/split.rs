@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 /// Elements in a tile: a multiple of every block and of 32, small enough that a second pass over it hits the
 /// second-level cache, large enough that a task's overhead does not show.
-pub(super) const TILE: usize = 1 << 15;
+pub(super) const TILE: usize = 1 << 16;
 
 /// Inputs and outputs of a run of elements, which can be cut in two.
 pub(super) trait Tile: Send + Sized {

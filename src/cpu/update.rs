@@ -57,7 +57,8 @@ pub(super) fn adamw<T: Element>(
     let run = |item: &mut AdamWItem<'_, Cpu, T>| {
         let rule = Rule::new(&op.source, item.tensor);
         let state = [&mut *item.first_moment, &mut *item.second_moment];
-        let work = Work { gradient: item.gradient.shorten(), weights: &mut *item.weights, state, first: item.first, rule };
+        let work =
+            Work { gradient: item.gradient.shorten(), weights: &mut *item.weights, state, first: item.first, rule };
         step(work, &|g, w, [m, v]| {
             let (w, m, v) = update::adamw(&terms, g, w, m, v);
             (w, [m, v])
@@ -132,13 +133,7 @@ impl<T: Element, const S: usize> Tile for Work<'_, T, S> {
         });
         (
             Work { gradient, weights, state, first, rule },
-            Work {
-                gradient: more_gradient,
-                weights: more_weights,
-                state: more_state,
-                first: first + at as u64,
-                rule,
-            },
+            Work { gradient: more_gradient, weights: more_weights, state: more_state, first: first + at as u64, rule },
         )
     }
 }

@@ -1,9 +1,9 @@
 //! Device memory: buffers are cudarc's slices, transfers are queued on the stream, only downloads wait.
 
+use super::Cuda;
 use super::error::{Driver, describe};
 use super::launch::allocate;
 use super::view::{View, ViewMut};
-use super::Cuda;
 use crate::backend::Memory;
 use crate::error::{Error, Result};
 use crate::op::{Report, length};

@@ -111,7 +111,9 @@ impl Cuda {
             return Err(no_device(format!("{name} has compute capability {major}.{minor}; 7.5 is the least")));
         }
         let kernels = Kernels::of(context);
-        Ok(Cuda { inner: Arc::new(Inner { stream, kernels, scratch: Mutex::default(), step_offset: Mutex::default() }) })
+        Ok(Cuda {
+            inner: Arc::new(Inner { stream, kernels, scratch: Mutex::default(), step_offset: Mutex::default() }),
+        })
     }
 
     /// The stream that all work is queued on.

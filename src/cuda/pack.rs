@@ -25,13 +25,8 @@ pub(super) fn pack(
     check_slot(slot, Cuda::report_slots(reports))?;
     let mut call = Call::new(cuda)?;
     let report = call.reports(reports)?.at(slot);
-    let item = Item {
-        x: call.read(trits)?,
-        a: call.write(&mut words)?,
-        report,
-        n: trits.len() as u64,
-        ..Item::default()
-    };
+    let item =
+        Item { x: call.read(trits)?, a: call.write(&mut words)?, report, n: trits.len() as u64, ..Item::default() };
     call.launch_tiles(Module::Pack, "pack_trits", &0u64, &[item])
 }
 

@@ -172,8 +172,7 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
 
     let longest = rows.iter().map(|row| shape(size, row.n).2).max().unwrap_or(1);
     let slices = longest.div_ceil(CHUNKS_PER_SLICE).clamp(1, SLICES_MAX);
-    let params =
-        Groups { draw: draws(call.cuda(), &draw), size, goal, parameter, kept: 0, slices: slices as u32 };
+    let params = Groups { draw: draws(call.cuda(), &draw), size, goal, parameter, kept: 0, slices: slices as u32 };
     let units = |row: &Row| {
         let (size, groups, chunks) = shape(size, row.n);
         if size <= WARP_TILE { groups.div_ceil(WARPS) } else { groups * chunks }

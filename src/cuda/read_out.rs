@@ -1,10 +1,10 @@
 //! Read out: levels or counts times their block's scale.
 
+use super::Cuda;
 use super::item::{Item as Row, Pointer};
 use super::launch::{Call, Slots, check_slot, suffix};
 use super::memory::Reports;
 use super::modules::Module;
-use super::Cuda;
 use crate::backend::Memory;
 use crate::error::Result;
 use crate::op::Element;

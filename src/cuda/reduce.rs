@@ -55,12 +55,7 @@ pub(super) fn dot(
     exact(&call, "reduce_dot", op.grouping, item)
 }
 
-pub(super) fn squared_norm(
-    cuda: &Cuda,
-    op: &SquaredNorm,
-    levels: View<'_, u32>,
-    scales: View<'_, u16>,
-) -> Result<f64> {
+pub(super) fn squared_norm(cuda: &Cuda, op: &SquaredNorm, levels: View<'_, u32>, scales: View<'_, u16>) -> Result<f64> {
     op.validate(levels.len(), scales.len())?;
     let mut call = Call::new(cuda)?;
     let item = Item { x: call.read(levels)?, a: call.read(scales)?, n: op.n as u64, ..Item::default() };

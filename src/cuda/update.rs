@@ -91,8 +91,7 @@ pub(super) fn adamw<T: Element>(
     items.iter().try_for_each(|item| item.validate(op))?;
     let mut call = Call::new(cuda)?;
     let t = &op.terms;
-    let terms =
-        [t.learning_rate, t.beta1, t.rest1, t.beta2, t.rest2, t.correct1, t.correct2, t.eps, t.keep];
+    let terms = [t.learning_rate, t.beta1, t.rest1, t.beta2, t.rest2, t.correct1, t.correct2, t.eps, t.keep];
     let params = Params::new(&mut call, &op.source, &terms, guards)?;
     let mut rows = Vec::with_capacity(items.len());
     for item in items {

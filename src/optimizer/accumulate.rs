@@ -78,9 +78,11 @@ impl ModelGradients {
         for (id, tensor) in given {
             let i = match id {
                 Id::Index(i) => i,
-                Id::Name(name) => self.specs.iter().position(|s| s.name == name).ok_or_else(|| {
-                    Error::UnknownTensor { name: name.to_owned(), known: self.specs.len() }
-                })?,
+                Id::Name(name) => self
+                    .specs
+                    .iter()
+                    .position(|s| s.name == name)
+                    .ok_or_else(|| Error::UnknownTensor { name: name.to_owned(), known: self.specs.len() })?,
             };
             let spec = &self.specs[i];
             if tensor.dims() != spec.shape {
@@ -89,7 +91,8 @@ impl ModelGradients {
             }
             float(tensor.dtype()).map_err(|e| e.in_tensor(&*spec.name))?;
             if !tensor.device().same_device(&self.home) {
-                let (expected, got) = (format!("{:?}", self.home.location()), format!("{:?}", tensor.device().location()));
+                let (expected, got) =
+                    (format!("{:?}", self.home.location()), format!("{:?}", tensor.device().location()));
                 return Err(Error::WrongDevice { expected, got }.in_tensor(&*spec.name));
             }
             ordered[i] = Some(tensor);

@@ -3,6 +3,7 @@
 
 use super::fused::Rule;
 use super::{FusedOptimizer, ModelGradients, Place, Window};
+use crate::accumulator::Floats;
 use crate::accumulator::{Accumulator, State};
 use crate::backend::Memory;
 use crate::candle::storage::with_views;
@@ -10,7 +11,6 @@ use crate::checkpoint::{
     Array, Contents, get_reports, get_state, put_config, put_reports, put_specs, put_state, read, same_config,
     same_specs, write,
 };
-use crate::accumulator::Floats;
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 use crate::op::length;
@@ -224,7 +224,8 @@ impl FusedOptimizer {
     /// The optimizer of the file, of the same kind and tensors as this one.
     fn loaded(&self, device: &Device, c: &mut Contents) -> Result<FusedOptimizer> {
         let numbers = self.rule.numbers();
-        let read = numbers.iter().map(|(name, _)| c.get_f64(&format!("optimizer.{name}"))).collect::<Result<Vec<_>>>()?;
+        let read =
+            numbers.iter().map(|(name, _)| c.get_f64(&format!("optimizer.{name}"))).collect::<Result<Vec<_>>>()?;
         let rule = self.rule.of(&read)?;
         super::fused::validate(&rule)?;
         length("moments a tensor", self.rule.buffers(), rule.buffers())?;

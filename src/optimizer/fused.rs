@@ -182,9 +182,7 @@ impl FusedOptimizer {
         with_views(&dense, |sums| {
             let mut sums = sums.iter();
             let sources = part.iter().map(|&i| gradients.source(i, &mut sums)).collect::<Result<Vec<_>>>()?;
-            with_weights::<T>(&vars, &mut |weights| {
-                self.run(&gradients.device, source, part, &sources, weights)
-            })
+            with_weights::<T>(&vars, &mut |weights| self.run(&gradients.device, source, part, &sources, weights))
         })
     }
 
@@ -258,7 +256,11 @@ pub(super) fn validate(rule: &Rule) -> Result<()> {
             at_least_zero("momentum", *momentum)?;
             at_least_zero("weight decay", *weight_decay)?;
             if *nesterov && *momentum as f32 == 0.0 {
-                return Err(Error::Parameter { name: "momentum", got: *momentum, requirement: "above 0 with Nesterov" });
+                return Err(Error::Parameter {
+                    name: "momentum",
+                    got: *momentum,
+                    requirement: "above 0 with Nesterov",
+                });
             }
             Ok(())
         }

@@ -46,8 +46,8 @@ pub use summary::{Row, Summary};
 pub use wrapper::{Accumulated, AccumulatedConfig};
 
 use crate::accumulator::{Accumulator, Spec};
-use crate::candle::storage::{device, float};
 use crate::backend::Memory;
+use crate::candle::storage::{device, float};
 use crate::device::{Device, Reports};
 use crate::error::{Error, Result};
 use crate::op::Report;

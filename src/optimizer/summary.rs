@@ -47,7 +47,11 @@ impl fmt::Display for Summary {
         let wide = |least: usize, of: &dyn Fn(&Row) -> usize| self.rows.iter().map(of).max().unwrap_or(0).max(least);
         let (a, b, c) = (wide(6, &|r| r.name.len()), wide(5, &|r| shape(r).len()), wide(6, &|r| r.format.len()));
         let share = |held: u64, dense: u64| 100.0 * held as f64 / dense.max(1) as f64;
-        writeln!(f, "{:a$}  {:>b$}  {:c$}  {:>14}  {:>14}  {:>6}", "tensor", "shape", "format", "bytes", "in f32", "share")?;
+        writeln!(
+            f,
+            "{:a$}  {:>b$}  {:c$}  {:>14}  {:>14}  {:>6}",
+            "tensor", "shape", "format", "bytes", "in f32", "share"
+        )?;
         for r in &self.rows {
             let share = share(r.bytes, r.bytes_f32);
             let (name, format, bytes, dense) = (&r.name, &r.format, r.bytes, r.bytes_f32);
@@ -69,7 +73,8 @@ impl ModelGradients {
             let n = spec.shape.iter().product::<usize>();
             let (format, bytes) = match place {
                 Place::Packed(_) => {
-                    let residual = self.options.residual_bits.map(|bits| (bits, packed_bytes(n, bits, config.block, false)));
+                    let residual =
+                        self.options.residual_bits.map(|bits| (bits, packed_bytes(n, bits, config.block, false)));
                     let kind = if exact { "exact " } else { "" };
                     let plus = residual.map_or(String::new(), |(bits, _)| format!(" + {bits} residual"));
                     let bytes = packed_bytes(n, config.bits(), config.block, exact) + residual.map_or(0, |(_, b)| b);

@@ -97,7 +97,12 @@ impl<O: Optimizer> Optimizer for Accumulated<O> {
             ModelGradients::from_vars(&named, config.options.clone())
         };
         let gradients = make().map_err(candle_core::Error::wrap)?;
-        Ok(Accumulated { inner: O::new(vars, config.inner)?, micro_batches: config.micro_batches, gradients, last: None })
+        Ok(Accumulated {
+            inner: O::new(vars, config.inner)?,
+            micro_batches: config.micro_batches,
+            gradients,
+            last: None,
+        })
     }
 
     /// Adds a micro-batch; every K-th steps the inner optimizer.

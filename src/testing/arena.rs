@@ -91,6 +91,10 @@ pub struct Binder<'a, M: Memory> {
 
 impl<M: Memory> Binder<'_, M> {
     /// A buffer with these contents: inputs, or states that are updated.
+    ///
+    /// # Errors
+    ///
+    /// What the memory reports.
     pub fn hold<T: Pod + Send + Sync>(
         &self,
         name: &'static str,
@@ -110,6 +114,10 @@ impl<M: Memory> Binder<'_, M> {
     }
 
     /// A buffer for outputs of these lengths, filled with what no run must leave behind.
+    ///
+    /// # Errors
+    ///
+    /// What the memory reports.
     pub fn poisoned<T: Pod + Send + Sync>(
         &self,
         name: &'static str,
@@ -171,6 +179,10 @@ pub struct Held<M: Memory, T: Pod + Send + Sync> {
 
 impl<M: Memory, T: Pod + Send + Sync> Held<M, T> {
     /// A view of each tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] where the memory does not give a view that lies within its buffer.
     pub fn views(&self) -> Result<Vec<M::View<'_, T>>> {
         let all = M::view(&self.buffer);
         let part =
@@ -179,6 +191,10 @@ impl<M: Memory, T: Pod + Send + Sync> Held<M, T> {
     }
 
     /// A mutable view of each tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] where the memory does not give a view that lies within its buffer.
     pub fn views_mut(&mut self) -> Result<Vec<M::ViewMut<'_, T>>> {
         let whole = self.image.host.len();
         let mut rest = M::view_mut(&mut self.buffer);
@@ -194,6 +210,10 @@ impl<M: Memory, T: Pod + Send + Sync> Held<M, T> {
     }
 
     /// What each tensor holds now; fails where anything around them changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Difference::Outside`], or [`Difference::Memory`] where reading failed.
     pub fn read(&self, memory: &M, layout: Layout) -> Result<Field, Difference> {
         let now = self.download(memory)?;
         let mut at = 0;
@@ -209,6 +229,10 @@ impl<M: Memory, T: Pod + Send + Sync> Held<M, T> {
     }
 
     /// Fails where anything in the buffer changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Difference::Outside`], or [`Difference::Memory`] where reading failed.
     pub fn unchanged(&self, memory: &M) -> Result<(), Difference> {
         let now = self.download(memory)?;
         for (tensor, r) in self.image.regions.iter().enumerate() {

@@ -139,6 +139,8 @@ impl std::error::Error for Failure {}
 pub struct Summary {
     /// Per operation.
     pub operations: BTreeMap<String, Covered>,
+    /// Operations that the options left out.
+    pub left_out: Vec<String>,
 }
 
 /// How much of one operation was covered.
@@ -156,6 +158,9 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (operation, c) in &self.operations {
             writeln!(f, "{operation:<20} {:>6} cases {:>8} calls {:>12} elements", c.cases, c.calls, c.elements)?;
+        }
+        if !self.left_out.is_empty() {
+            writeln!(f, "left out: {}", self.left_out.join(", "))?;
         }
         Ok(())
     }

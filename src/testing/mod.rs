@@ -55,7 +55,7 @@ pub fn conformance<B: Backend>(backend: &B, options: &Options) -> Result<Summary
         })
     };
     let known = |o: &String| o == "memory" || cases::OPERATIONS.contains(&o.as_str());
-    if let Some(unknown) = options.only.iter().find(|o| !known(o)) {
+    if let Some(unknown) = options.only.iter().chain(&options.except).find(|o| !known(o)) {
         return Err(failure(unknown, Difference::NoSuchOperation));
     }
     if options.covers("memory") {
@@ -63,5 +63,6 @@ pub fn conformance<B: Backend>(backend: &B, options: &Options) -> Result<Summary
     }
     let mut runner = runner::Runner::new(backend, options.seed);
     cases::each(options, &mut runner)?;
+    runner.summary.left_out.clone_from(&options.except);
     Ok(runner.summary)
 }

@@ -27,6 +27,8 @@ pub struct Options {
     pub seed: u64,
     /// Names of operations to run; empty means all.
     pub only: Vec<String>,
+    /// Names of operations to leave out; the summary names them.
+    pub except: Vec<String>,
     /// Longest tensor in elements, for slow devices; `None`: no limit.
     pub max_elements: Option<usize>,
 }
@@ -42,6 +44,13 @@ impl Options {
     #[must_use]
     pub fn and(mut self, operation: &str) -> Self {
         self.only.push(operation.to_owned());
+        self
+    }
+
+    /// All but this operation: for what a backend declares it cannot promise. The summary names it.
+    #[must_use]
+    pub fn except(mut self, operation: &str) -> Self {
+        self.except.push(operation.to_owned());
         self
     }
 
@@ -69,7 +78,8 @@ impl Options {
     /// Whether an operation is run.
     #[must_use]
     pub fn covers(&self, operation: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|o| o == operation)
+        let named = |names: &[String]| names.iter().any(|o| o == operation);
+        (self.only.is_empty() || named(&self.only)) && !named(&self.except)
     }
 
     pub(super) fn is_full(&self) -> bool {

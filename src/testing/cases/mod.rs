@@ -22,7 +22,7 @@ pub use look::Look;
 pub use pack::{Pack, Unpack};
 pub use planes::{Conversion, Convert};
 pub use quantize::Quantize;
-pub use read_out::ReadOut;
+pub use read_out::{Levels, ReadOut};
 pub use reduce::{Reduce, Reduction, Side};
 pub use update::{Rule as UpdateRule, Update};
 pub use window::{Merge, WindowScales};
@@ -176,7 +176,7 @@ fn lengths(options: &Options, block: usize, number: usize) -> Vec<usize> {
     let all = 0..=(2 * block).min(every);
     let edges = [block - 1, block, block + 1, 2 * block - 31, 2 * block - 1, 2 * block, 2 * block + 1, 5 * block + 33];
     let edges = edges.into_iter().filter(|&n| n > every);
-    let edges = edges.enumerate().filter(|(i, _)| options.is_full() || block < 1024 || (number + i) % 4 == 0);
+    let edges = edges.enumerate().filter(|(i, _)| options.is_full() || block < 1024 || (number + i).is_multiple_of(4));
     options.within(all.chain(edges.map(|(_, n)| n)))
 }
 
@@ -219,7 +219,7 @@ fn groupings(options: &Options, number: usize) -> Vec<(Grouping, Vec<usize>)> {
     groupings.extend(long.filter(|(i, _)| full || number % 4 == *i).map(|(_, cols)| rows(cols)));
     groupings.push((Grouping::Tensor, options.within(0..if full { 300 } else { 70 })));
     let long = long_lengths(options).into_iter().enumerate();
-    let some = long.filter(|(i, _)| full || (number + i) % 4 == 0).map(|(_, n)| n).collect();
+    let some = long.filter(|(i, _)| full || (number + i).is_multiple_of(4)).map(|(_, n)| n).collect();
     groupings.push((Grouping::Tensor, some));
     groupings
 }

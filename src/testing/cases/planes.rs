@@ -79,25 +79,24 @@ impl Case for Convert {
     }
 
     fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, _: bool) -> Result<Option<u64>> {
-        let from = bound.from.iter().map(Held::views).collect::<Result<Vec<_>>>()?;
-        let mut to = bound.to.iter_mut().map(|h| Ok(h.views_mut()?.into_iter())).collect::<Result<Vec<_>>>()?;
-        for tensor in 0..self.words.len() {
-            let mut to = to.iter_mut().filter_map(Iterator::next);
-            match (self.conversion, to.next(), to.next()) {
-                (Conversion::SplitPlanes, Some(plus), Some(minus)) => {
-                    backend.split_planes(from[0][tensor], plus, minus)?;
-                }
-                (Conversion::JoinPlanes, Some(words), None) => {
-                    backend.join_planes(from[0][tensor], from[1][tensor], words)?;
-                }
-                (Conversion::PlanesToFields, Some(fields), None) => {
-                    backend.planes_to_fields(from[0][tensor], fields)?;
-                }
-                (Conversion::FieldsToPlanes, Some(words), None) => {
-                    backend.fields_to_planes(from[0][tensor], words)?;
-                }
-                _ => {}
+        let from = bound.from.iter().map(|h| Ok(h.views()?.into_iter())).collect::<Result<Vec<_>>>()?;
+        let to = bound.to.iter_mut().map(|h| Ok(h.views_mut()?.into_iter())).collect::<Result<Vec<_>>>()?;
+        let (mut from, mut to) = (from.into_iter(), to.into_iter());
+        match (self.conversion, (from.next(), from.next()), (to.next(), to.next())) {
+            (Conversion::SplitPlanes, (Some(words), None), (Some(plus), Some(minus))) => {
+                words.zip(plus.zip(minus)).try_for_each(|(w, (p, m))| backend.split_planes(w, p, m))?;
             }
+            (Conversion::JoinPlanes, (Some(plus), Some(minus)), (Some(words), None)) => {
+                words.zip(plus.zip(minus)).try_for_each(|(w, (p, m))| backend.join_planes(p, m, w))?;
+            }
+            (Conversion::PlanesToFields, (Some(words), None), (Some(fields), None)) => {
+                words.zip(fields).try_for_each(|(w, f)| backend.planes_to_fields(w, f))?;
+            }
+            (Conversion::FieldsToPlanes, (Some(fields), None), (Some(words), None)) => {
+                fields.zip(words).try_for_each(|(f, w)| backend.fields_to_planes(f, w))?;
+            }
+            // `bind` makes no other numbers of parts.
+            _ => {}
         }
         Ok(None)
     }

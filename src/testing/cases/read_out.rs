@@ -18,14 +18,27 @@ use std::marker::PhantomData;
 pub struct ReadOut<T> {
     /// The parameters.
     pub op: Op,
-    /// The elements, the levels and the scales of each tensor, and the guard it names.
-    pub tensors: Vec<(usize, Vec<u32>, Vec<u16>, Option<usize>)>,
+    /// The list.
+    pub tensors: Vec<Levels>,
     /// Which of the guards count something.
     pub guards: Vec<bool>,
     /// A length made wrong on purpose.
     pub spoil: Option<Spoil>,
     /// The output type.
     pub output: PhantomData<T>,
+}
+
+/// One tensor of a list: its elements, its levels or counts, its scales, and the guard it names.
+#[derive(Clone, Debug)]
+pub struct Levels {
+    /// Elements.
+    pub n: usize,
+    /// Levels or counts.
+    pub levels: Vec<u32>,
+    /// bf16 scales.
+    pub scales: Vec<u16>,
+    /// The slot of the guards.
+    pub guard: Option<usize>,
 }
 
 /// The buffers of a [`ReadOut`].
@@ -48,20 +61,20 @@ impl<T: Element> Case for ReadOut<T> {
     }
 
     fn elements(&self) -> u64 {
-        self.tensors.iter().map(|t| t.0 as u64).sum()
+        self.tensors.iter().map(|t| t.n as u64).sum()
     }
 
     fn bytes(&self) -> u64 {
-        let of = |n: usize, levels: &[u32], scales: &[u16]| n * size_of::<T>() + levels.len() * 4 + scales.len() * 2;
-        self.tensors.iter().map(|(n, levels, scales, _)| of(*n, levels, scales) as u64).sum()
+        let of = |t: &Levels| t.n * size_of::<T>() + t.levels.len() * 4 + t.scales.len() * 2;
+        self.tensors.iter().map(|t| of(t) as u64).sum()
     }
 
     fn bind<B: Backend>(&self, backend: &B, place: Place) -> Result<Bound<B, T>> {
         let binder = Binder { memory: backend, place, spoil: self.spoil };
         Ok(Bound {
-            levels: binder.hold("levels", self.tensors.iter().map(|t| t.1.clone()))?,
-            scales: binder.hold("scales", self.tensors.iter().map(|t| t.2.clone()))?,
-            out: binder.poisoned("out", self.tensors.iter().map(|t| t.0))?,
+            levels: binder.hold("levels", self.tensors.iter().map(|t| t.levels.clone()))?,
+            scales: binder.hold("scales", self.tensors.iter().map(|t| t.scales.clone()))?,
+            out: binder.poisoned("out", self.tensors.iter().map(|t| t.n))?,
             guards: marked(&binder, &self.guards)?,
         })
     }
@@ -69,8 +82,10 @@ impl<T: Element> Case for ReadOut<T> {
     fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<Option<u64>> {
         let inputs = bound.levels.views()?.into_iter().zip(bound.scales.views()?);
         let outputs = bound.out.views_mut()?.into_iter().zip(&self.tensors);
-        let mut items: Vec<Item<'_, B, T>> =
-            inputs.zip(outputs).map(|((levels, scales), (out, t))| Item { levels, scales, out, guard: t.3 }).collect();
+        let mut items: Vec<Item<'_, B, T>> = inputs
+            .zip(outputs)
+            .map(|((levels, scales), (out, t))| Item { levels, scales, out, guard: t.guard })
+            .collect();
         let guards = if self.guards.is_empty() { None } else { Some(&bound.guards) };
         by(&mut items, singly, |items| backend.read_out(&self.op, items, guards))?;
         Ok(None)
@@ -86,7 +101,7 @@ impl<T: Element> Case for ReadOut<T> {
     }
 
     fn inputs(&self, tensor: usize, element: usize, _: usize) -> String {
-        let (n, levels, scales, guard) = &self.tensors[tensor];
+        let Levels { n, levels, scales, guard } = &self.tensors[tensor];
         let (bits, block) = (self.op.bits as usize, self.op.block.get() as usize);
         let group = element / 32 * bits..(element / 32 + 1) * bits;
         let scale = scales.get(element / block);
@@ -111,8 +126,9 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                 let op = Op { bits, block, factor };
                 let largest = if number % 2 == 0 { 0x4f80 } else { 0x7e80 };
                 let mut tensor = |(i, n): (usize, usize)| {
-                    let words = levels(&mut rng, bits, n);
-                    (n, words, scales(&mut rng, block.blocks(n), largest), (guarded && i % 3 > 0).then_some(i % 5))
+                    let levels = levels(&mut rng, bits, n);
+                    let scales = scales(&mut rng, block.blocks(n), largest);
+                    Levels { n, levels, scales, guard: (guarded && i % 3 > 0).then_some(i % 5) }
                 };
                 let tensors =
                     lengths(options, block.get() as usize, 0).into_iter().enumerate().map(&mut tensor).collect();

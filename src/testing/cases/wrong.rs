@@ -2,8 +2,8 @@
 
 use super::update::update;
 use super::{
-    AccumulateAdaptive, AccumulateExact, Check, Conversion, Convert, Dequantize, Given, Look, Merge, Pack, Quantize,
-    ReadOut, Reduce, Reduction, Unpack, UpdateRule, WindowScales, list, side, trits,
+    AccumulateAdaptive, AccumulateExact, Check, Conversion, Convert, Dequantize, Given, Levels, Look, Merge, Pack,
+    Quantize, ReadOut, Reduce, Reduction, Unpack, UpdateRule, WindowScales, list, side, trits,
 };
 use crate::backend::Backend;
 use crate::error::Result;
@@ -245,14 +245,20 @@ fn merge(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
 
 fn read_out(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let op = crate::op::read_out::ReadOut { bits: 4, block: BlockSize::default(), factor: 1.0 };
-    let tensors = SHAPES.map(|(n, _)| (n, super::levels(rng, 4, n), vec![0x3f80; n.div_ceil(64)], None)).into();
+    let tensor = |(n, _): (usize, _)| Levels {
+        n,
+        levels: super::levels(rng, 4, n),
+        scales: vec![0x3f80; n.div_ceil(64)],
+        guard: None,
+    };
+    let tensors = SHAPES.map(tensor).into();
     let guards = vec![true; 2];
     let good = ReadOut::<f32> { op, tensors, guards, spoil: None, output: PhantomData };
     let mut spoiler = Spoiler { good, visit };
     spoiler.lengths(&["levels", "scales"], LAST, |c| &mut c.spoil)?;
     spoiler.with("output of another block", |c| c.spoil = Some(Spoil { role: "out", tensor: LAST, by: 1 }))?;
-    spoiler.with("guard past the last", |c| c.tensors[LAST].3 = Some(2))?;
-    spoiler.with("guard without guards", |c| (c.tensors[LAST].3, c.guards) = (Some(0), Vec::new()))?;
+    spoiler.with("guard past the last", |c| c.tensors[LAST].guard = Some(2))?;
+    spoiler.with("guard without guards", |c| (c.tensors[LAST].guard, c.guards) = (Some(0), Vec::new()))?;
     for bits in [0, 3, 32, u32::MAX] {
         spoiler.with(format!("{bits} bits"), |c| c.op.bits = bits)?;
     }

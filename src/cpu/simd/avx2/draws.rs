@@ -13,11 +13,13 @@ const FULL_ROUNDS: usize = PHILOX_ROUNDS as usize - 3;
 /// one product of round 1 and one of round 2 are the same for all and are taken here, once.
 pub(super) struct Generator {
     first: [__m256i; 5],
+    exponent: __m256i,
     keys: [[__m256i; 2]; FULL_ROUNDS],
 }
 
 /// The draws of eight groups: for each the eight halves of its Philox call without their top bits, and the eight
-/// shared low bits under the pattern of 1.0.
+/// shared low bits under the exponent of a power of two.
+#[derive(Clone, Copy)]
 #[repr(C, align(32))]
 pub(super) struct Draws {
     halves: [[u32; 4]; 8],
@@ -31,8 +33,9 @@ impl Draws {
 }
 
 impl Generator {
+    /// `one` is what stands for 1 in the draws' patterns, a power of two.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn new(at: &Position) -> Self {
+    pub(super) fn new(at: &Position, one: f32) -> Self {
         let key = |r: u32| {
             let [k0, k1] = at.key();
             [k0.wrapping_add(W0.wrapping_mul(r)), k1.wrapping_add(W1.wrapping_mul(r))]
@@ -50,7 +53,7 @@ impl Generator {
         for (b, f) in broadcast.iter_mut().zip(first) {
             *b = _mm256_set1_epi32(f as i32);
         }
-        Generator { first: broadcast, keys }
+        Generator { first: broadcast, exponent: _mm256_castps_si256(_mm256_set1_ps(one)), keys }
     }
 
     /// The draws of groups `group` to `group + 7`.
@@ -67,8 +70,8 @@ impl Generator {
         }
         let (a, b) = draws.halves.split_at_mut(4);
         let (low_a, low_b) = draws.low.split_at_mut(4);
-        finish(even, a, low_a);
-        finish(odd, b, low_b);
+        finish(even, self.exponent, a, low_a);
+        finish(odd, self.exponent, b, low_b);
     }
 
     /// Rounds 1 to 3 of four groups, one in each 64-bit lane; only the low half of a lane counts.
@@ -102,7 +105,7 @@ fn full_round([a, b, c, d]: [__m256i; 4], k: &[__m256i; 2]) -> [__m256i; 4] {
 /// Brings the words of each group together and takes the shared bits out of them.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn finish([a, b, c, d]: [__m256i; 4], halves: &mut [[u32; 4]], low: &mut [u64]) {
+fn finish([a, b, c, d]: [__m256i; 4], exponent: __m256i, halves: &mut [[u32; 4]], low: &mut [u64]) {
     let ab = _mm256_blend_epi32::<0xaa>(a, _mm256_slli_epi64::<32>(b));
     let cd = _mm256_blend_epi32::<0xaa>(c, _mm256_slli_epi64::<32>(d));
     // Word i moved right by i brings the top bits of all words to bits 31..28, those of the low halves to 15..12.
@@ -115,7 +118,7 @@ fn finish([a, b, c, d]: [__m256i; 4], halves: &mut [[u32; 4]], low: &mut [u64]) 
         _mm256_and_si256(_mm256_srli_epi32::<24>(t), _mm256_set1_epi32(0xf0)),
         _mm256_and_si256(_mm256_srli_epi32::<12>(t), _mm256_set1_epi32(0x0f)),
     );
-    let v = _mm256_or_si256(v, _mm256_set1_epi32(0x3f80_0000));
+    let v = _mm256_or_si256(v, exponent);
     let rest = _mm256_set1_epi32(0x7fff_7fff);
     let (ab, cd) = (_mm256_and_si256(ab, rest), _mm256_and_si256(cd, rest));
     let (g02, g13) = (_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
@@ -160,24 +163,27 @@ fn picked(halves: __m256i, pick: &[i8; 32]) -> __m256i {
     _mm256_shuffle_epi8(halves, unsafe { _mm256_loadu_si256(pick.as_ptr().cast()) })
 }
 
-/// The uniforms `u = (2 k + 1) / 2^24` of group `g`, exact.
+/// `(1 + k 2^-23)` times the power of two of the generator, for the draws of group `g`.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub(super) fn patterns(draws: &Draws, g: usize) -> [__m256; 4] {
+    let halves = load_twice(&draws.halves[g]);
+    let base = _mm256_or_si256(picked(halves, &PICK[0]), _mm256_set1_epi32(draws.low[g] as i32));
+    [
+        _mm256_castsi256_ps(base),
+        _mm256_castsi256_ps(_mm256_xor_si256(base, picked(halves, &PICK[1]))),
+        _mm256_castsi256_ps(_mm256_xor_si256(base, picked(halves, &PICK[2]))),
+        _mm256_castsi256_ps(_mm256_xor_si256(base, picked(halves, &PICK[3]))),
+    ]
+}
+
+/// What lies between a pattern under 1 and its uniform: `1 - 2^-24`.
+pub(super) const OFFSET: f32 = f32::from_bits(0x3f7f_ffff);
+
+/// The uniforms `u = (2 k + 1) / 2^24` of group `g`, exact; the generator's power of two is 1.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 pub(super) fn uniforms(draws: &Draws, g: usize) -> [__m256; 4] {
-    let halves = load_twice(&draws.halves[g]);
-    let base = _mm256_or_si256(picked(halves, &PICK[0]), _mm256_set1_epi32(draws.low[g] as i32));
-    // The pattern holds 1 + k 2^-23; the difference to 1 - 2^-24 has 24 bits.
-    let one = _mm256_castsi256_ps(_mm256_set1_epi32(0x3f7f_ffff));
-    let bits = [
-        base,
-        _mm256_xor_si256(base, picked(halves, &PICK[1])),
-        _mm256_xor_si256(base, picked(halves, &PICK[2])),
-        _mm256_xor_si256(base, picked(halves, &PICK[3])),
-    ];
-    [
-        _mm256_sub_ps(_mm256_castsi256_ps(bits[0]), one),
-        _mm256_sub_ps(_mm256_castsi256_ps(bits[1]), one),
-        _mm256_sub_ps(_mm256_castsi256_ps(bits[2]), one),
-        _mm256_sub_ps(_mm256_castsi256_ps(bits[3]), one),
-    ]
+    let (f, offset) = (patterns(draws, g), _mm256_set1_ps(OFFSET));
+    [_mm256_sub_ps(f[0], offset), _mm256_sub_ps(f[1], offset), _mm256_sub_ps(f[2], offset), _mm256_sub_ps(f[3], offset)]
 }

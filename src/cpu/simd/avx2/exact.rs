@@ -1,70 +1,140 @@
 //! Exact accumulation: the trits of a group become bytes, and those are added to its counts.
 
-use super::accumulate::{nibbles, weigh};
+use super::accumulate::weigh;
 use super::draws::{Draws, Generator, uniforms};
+use super::quantize::NOTHING_KEPT;
 use super::*;
-use crate::cpu::accumulate::{ExactWork, plain_exact, plain_exact_block};
-use crate::numerics::constants::RANGE_LIMIT;
-use crate::numerics::float::{bf16_to_f32, magnitude};
-use crate::numerics::scale::stochastic_scale;
+use crate::cpu::accumulate::{ExactWork, plain_exact};
+use crate::cpu::split::Tile;
+use crate::numerics::constants::{RANGE_LIMIT, ZERO_LIMIT};
+use crate::numerics::float::magnitude;
 
-/// Scales for which the decision is the sign of a fused difference: 2^-97 to 2^126.
-const SCALES: std::ops::RangeInclusive<u32> = 0x0f00_0000..=RANGE_LIMIT;
+/// The least scale that operations make, 2^-97. The greatest is [`RANGE_LIMIT`].
+const SCALE_MIN: u32 = 0x0f00_0000;
+
+/// Scratch of a part, one lane a group: see [`part`].
+struct Parts<const BATCHES: usize> {
+    maxima: [__m256i; BATCHES],
+    scales: [[u32; 8]; BATCHES],
+    /// The scales that decisions use.
+    decide: [[f32; 8]; BATCHES],
+    /// Maxima as they are stored.
+    seen: [[u32; 8]; BATCHES],
+    draws: [Draws; BATCHES],
+}
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn exact<T: Element>(w: ExactWork<'_, T>) -> Report {
     let weight = magnitude(w.rule.weight);
     match (w.rule.bits, w.rule.weight == 1f32.to_bits()) {
         _ if weight == 0 => plain_exact(w),
-        (4, true) => run::<T, 4, false>(w),
-        (4, false) => run::<T, 4, true>(w),
-        (8, true) => run::<T, 8, false>(w),
-        (8, false) => run::<T, 8, true>(w),
-        (16, true) => run::<T, 16, false>(w),
-        (16, false) => run::<T, 16, true>(w),
+        (4, true) => sized::<T, 4, false>(w),
+        (4, false) => sized::<T, 4, true>(w),
+        (8, true) => sized::<T, 8, false>(w),
+        (8, false) => sized::<T, 8, true>(w),
+        (16, true) => sized::<T, 16, false>(w),
+        (16, false) => sized::<T, 16, true>(w),
         _ => plain_exact(w),
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run<T: Element, const BITS: usize, const WEIGHTED: bool>(w: ExactWork<'_, T>) -> Report {
-    let ExactWork { x, counts, scales, seen, first, rule } = w;
-    let size = rule.block;
-    let mut report = Report::default();
-    let generator = Generator::new(&rule.at);
-    let weight = _mm256_set1_ps(f32::from_bits(rule.weight));
-    let (mut draws, mut drawn) = (Draws::new(), None);
-    let blocks = x.chunks(size).zip(counts.chunks_mut(size / GROUP * BITS)).zip(scales).zip(seen);
-    for (b, (((x, counts), &scale), seen)) in blocks.enumerate() {
-        let position = first + (b * size) as u64;
-        let (groups, rest) = x.as_chunks::<GROUP>();
-        let max = block_max::<T, WEIGHTED>(groups, weight);
-        let s = bf16_to_f32(scale);
-        if !rest.is_empty() || max >= RANGE_LIMIT || !SCALES.contains(&s) {
-            if max != 0 || !rest.is_empty() {
-                plain_exact_block(&rule, x, counts, scale, seen, position, &mut report);
-            }
-            continue;
-        }
-        *seen = (*seen).max((stochastic_scale(max) >> 16) as u16);
-        let above = max > s;
-        // In 64 bits: the last group of the longest tensor is u32::MAX, and a range steps past what it gave.
-        let group = position / GROUP as u64;
-        for (g, (x, counts)) in (group..).zip(groups.iter().zip(counts.as_chunks_mut::<BITS>().0)) {
-            let g = g as u32;
-            // Eight groups are drawn at once, from multiples of eight on.
-            if drawn != Some(g / 8) {
-                generator.draw(g / 8 * 8, &mut draws);
-                drawn = Some(g / 8);
-            }
-            let p = addends::<T, WEIGHTED>(x, weight);
-            if above {
-                report.clipped += u64::from(count_above(p, s));
-            }
-            add(counts, trits(&draws, (g % 8) as usize, p, f32::from_bits(s)));
-        }
+#[inline]
+fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: ExactWork<'_, T>) -> Report {
+    if w.rule.block > PART {
+        run::<T, BITS, WEIGHTED, BATCHES_MAX>(w)
+    } else {
+        run::<T, BITS, WEIGHTED, PART_BATCHES>(w)
     }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize>(w: ExactWork<'_, T>) -> Report {
+    let rule = w.rule;
+    let size = rule.block;
+    let whole = whole_units(w.x.len(), size);
+    let (body, tail) = w.split(whole);
+    let mut report = Report::default();
+    let generator = Generator::new(&rule.at, 1.0);
+    let weight = _mm256_set1_ps(f32::from_bits(rule.weight));
+    let mut p = Parts {
+        maxima: [_mm256_setzero_si256(); BATCHES],
+        scales: [[0; 8]; BATCHES],
+        decide: [[0.0; 8]; BATCHES],
+        seen: [[0; 8]; BATCHES],
+        draws: [Draws::new(); BATCHES],
+    };
+    let (x, counts) = (body.x.as_chunks::<GROUP>().0, body.counts.as_chunks_mut::<BITS>().0);
+    let (groups, blocks) = (part(size) / GROUP, part(size) / size);
+    let scaled = body.scales.chunks(blocks).zip(body.seen.chunks_mut(blocks));
+    let mut first = body.first;
+    for ((x, counts), (scales, seen)) in x.chunks(groups).zip(counts.chunks_mut(groups)).zip(scaled) {
+        spread_scales(scales, size, &mut p.scales[..x.len() / 8]);
+        let group = (first / GROUP as u64) as u32;
+        if let Some(above) = measure::<T, WEIGHTED, BATCHES>(&mut p, &generator, group, x, size, weight) {
+            for (seen, max) in seen.iter_mut().zip(p.seen.as_flattened().iter().step_by(size / GROUP)) {
+                *seen = (*seen).max((max >> 16) as u16);
+            }
+            for (b, (x, counts)) in x.chunks_exact(8).zip(counts.chunks_exact_mut(8)).enumerate() {
+                for g in 0..8 {
+                    let a = addends::<T, WEIGHTED>(&x[g], weight);
+                    if above {
+                        report.clipped += u64::from(count_above(a, p.scales[b][g]));
+                    }
+                    add(&mut counts[g], trits(&p.draws[b], g, a, p.decide[b][g]));
+                }
+            }
+        } else {
+            let (x, counts) = (x.as_flattened(), counts.as_flattened_mut());
+            report.merge(plain_exact(ExactWork { x, counts, scales, seen, first, rule }));
+        }
+        first += (x.len() * GROUP) as u64;
+    }
+    report.merge(plain_exact(tail));
     report
+}
+
+/// Maxima and draws of a part, and whether any maximum lies above its scale; `None` where the plain code must look.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn measure<T: Element, const WEIGHTED: bool, const BATCHES: usize>(
+    p: &mut Parts<BATCHES>,
+    generator: &Generator,
+    mut group: u32,
+    x: &[[T; GROUP]],
+    size: usize,
+    weight: __m256,
+) -> Option<bool> {
+    for (x, (max, draws)) in x.chunks_exact(8).zip(p.maxima.iter_mut().zip(&mut p.draws)) {
+        generator.draw(group, draws);
+        group = group.wrapping_add(8);
+        let mut m = [_mm256_setzero_si256(); 8];
+        for g in 0..8 {
+            prefetch(&x[g]);
+            let [a, b, c, d] = addends::<T, WEIGHTED>(&x[g], weight);
+            m[g] = join::<false>(join::<false>(abs_bits(a), abs_bits(b)), join::<false>(abs_bits(c), abs_bits(d)));
+        }
+        *max = over_block::<false>(reduce8::<false>(m), size);
+    }
+    let maxima = &mut p.maxima[..x.len() / 8];
+    over_batches::<false>(maxima, size);
+    let (mut inside, mut above) = (true, _mm256_setzero_si256());
+    let scaled = maxima.iter().zip(&p.scales).zip(p.decide.iter_mut().zip(&mut p.seen));
+    for ((&max, scales), (decide, seen)) in scaled {
+        let s = load_words(scales);
+        inside &= !any_outside(max, 0, RANGE_LIMIT);
+        // Zeros under a scale of zero stay zeros, as under a huge scale; anything else under it is looked at.
+        let zeros = _mm256_cmpeq_epi32(_mm256_or_si256(max, s), _mm256_setzero_si256());
+        let nothing = _mm256_castps_si256(_mm256_set1_ps(NOTHING_KEPT));
+        let under = _mm256_or_si256(s, _mm256_and_si256(zeros, nothing));
+        inside &= !any_outside(under, SCALE_MIN, RANGE_LIMIT + 1);
+        above = _mm256_or_si256(above, _mm256_cmpgt_epi32(max, s));
+        store_floats(decide, _mm256_castsi256_ps(under));
+        let up = _mm256_andnot_si256(_mm256_set1_epi32(0xffff), _mm256_add_epi32(max, _mm256_set1_epi32(0xffff)));
+        let small = _mm256_cmpgt_epi32(_mm256_set1_epi32(ZERO_LIMIT as i32), max);
+        store_words(seen, _mm256_andnot_si256(small, up));
+    }
+    inside.then(|| _mm256_movemask_epi8(above) != 0)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -81,21 +151,6 @@ fn addends<T: Element, const WEIGHTED: bool>(x: &[T; GROUP], weight: __m256) -> 
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn block_max<T: Element, const WEIGHTED: bool>(x: &[[T; GROUP]], weight: __m256) -> u32 {
-    let mut m = [_mm256_setzero_si256(); 4];
-    for x in x {
-        for (m, p) in m.iter_mut().zip(addends::<T, WEIGHTED>(x, weight)) {
-            *m = join::<false>(*m, abs_bits(p));
-        }
-    }
-    let m = join::<false>(join::<false>(m[0], m[1]), join::<false>(m[2], m[3]));
-    let m = _mm_max_epu32(_mm256_castsi256_si128(m), _mm256_extracti128_si256::<1>(m));
-    let m = _mm_max_epu32(m, _mm_shuffle_epi32::<0b01_00_11_10>(m));
-    _mm_cvtsi128_si32(_mm_max_epu32(m, _mm_shuffle_epi32::<0b10_11_00_01>(m))) as u32
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
 fn count_above(p: [__m256; 4], s: u32) -> u32 {
     let s = _mm256_set1_ps(f32::from_bits(s));
     let mut above = p;
@@ -105,7 +160,7 @@ fn count_above(p: [__m256; 4], s: u32) -> u32 {
     signs(above).count_ones()
 }
 
-/// Trits as bytes: -1, 0, 1.
+/// Trits of a group as [`mixed_bytes`]: -1, 0, 1.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn trits(draws: &Draws, g: usize, p: [__m256; 4], scale: f32) -> __m256i {
@@ -117,12 +172,12 @@ fn trits(draws: &Draws, g: usize, p: [__m256; 4], scale: f32) -> __m256i {
         sign[q] = _mm256_castps_si256(p[q]);
     }
     let zero = _mm256_setzero_si256();
-    let kept = _mm256_cmpgt_epi8(zero, to_bytes(decided));
-    let minus = _mm256_cmpgt_epi8(zero, to_bytes(sign));
+    let kept = _mm256_cmpgt_epi8(zero, mixed_bytes(decided));
+    let minus = _mm256_cmpgt_epi8(zero, mixed_bytes(sign));
     _mm256_and_si256(kept, _mm256_or_si256(minus, _mm256_set1_epi8(1)))
 }
 
-/// Adds 32 bytes to the counts of a group, each within its field.
+/// Adds the trits of a group, as [`mixed_bytes`], to its counts, each within its field.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn add<const BITS: usize>(counts: &mut [u32; BITS], trits: __m256i) {
@@ -141,10 +196,11 @@ fn add<const BITS: usize>(counts: &mut [u32; BITS], trits: __m256i) {
         }
         8 => {
             if let Some(c) = counts.first_chunk_mut::<8>() {
-                store_words(c, _mm256_add_epi8(load_words(c), trits));
+                store_words(c, _mm256_add_epi8(load_words(c), in_order(trits)));
             }
         }
         _ => {
+            let trits = in_order(trits);
             let halves = [_mm256_castsi256_si128(trits), _mm256_extracti128_si256::<1>(trits)];
             for (c, t) in counts.as_chunks_mut::<8>().0.iter_mut().zip(halves) {
                 store_words(c, _mm256_add_epi16(load_words(c), _mm256_cvtepi8_epi16(t)));

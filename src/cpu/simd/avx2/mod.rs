@@ -9,12 +9,14 @@
 mod accumulate;
 mod draws;
 mod exact;
+mod levels;
 mod quantize;
 mod read_out;
 mod sums;
+mod threshold;
 
 use crate::cpu::{accumulate as plain, quantize as plain_quantize, read_out as plain_read_out};
-use crate::numerics::constants::GROUP;
+use crate::numerics::constants::{BLOCK_MAX, GROUP};
 use crate::numerics::threshold::{Moments, Sum};
 use crate::op::{Element, ElementType, Report};
 use std::arch::x86_64::*;
@@ -22,7 +24,23 @@ use std::arch::x86_64::*;
 /// Elements of a batch: eight groups.
 const BATCH: usize = 8 * GROUP;
 /// Batches in the largest block.
-const BATCHES_MAX: usize = 4096 / BATCH;
+const BATCHES_MAX: usize = BLOCK_MAX as usize / BATCH;
+/// Elements that are measured before any of their output is written, unless a block is larger.
+const PART: usize = PART_BATCHES * BATCH;
+const PART_BATCHES: usize = 4;
+/// How far ahead of the first pass memory is fetched, in bytes: the hardware stops at page ends.
+const AHEAD: usize = 4096;
+
+/// Elements of a part: whole blocks and whole batches.
+const fn part(size: usize) -> usize {
+    if size > PART { size } else { PART }
+}
+
+/// Of `n` elements, those that are whole blocks and whole batches.
+const fn whole_units(n: usize, size: usize) -> usize {
+    let unit = if size > BATCH { size } else { BATCH };
+    n / unit * unit
+}
 
 /// Proof that this CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,12 +189,29 @@ fn abs_bits(x: __m256) -> __m256i {
     _mm256_castps_si256(abs(x))
 }
 
-/// 32 integers of four vectors as bytes, in order, saturated: signs survive.
+/// 32 integers of four vectors as bytes, saturated: signs survive. The first and second halves of all vectors come
+/// together, four elements at a time: see [`in_order`].
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn to_bytes(v: [__m256i; 4]) -> __m256i {
-    let mixed = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
-    _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+fn mixed_bytes(v: [__m256i; 4]) -> __m256i {
+    _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]))
+}
+
+/// The bytes of [`mixed_bytes`] in the order of their elements.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn in_order(bytes: __m256i) -> __m256i {
+    _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+}
+
+/// The low halves of the bytes of [`mixed_bytes`], in the order of their elements.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn nibbles(bytes: __m256i) -> __m128i {
+    let low = _mm256_and_si256(bytes, _mm256_set1_epi8(15));
+    let pairs = _mm256_maddubs_epi16(low, _mm256_set1_epi16(0x1001)); // first + 16 second
+    let packed = _mm256_packus_epi16(pairs, pairs);
+    _mm_unpacklo_epi16(_mm256_castsi256_si128(packed), _mm256_extracti128_si256::<1>(packed))
 }
 
 /// Bit `i` is the sign of element `i`.
@@ -185,7 +220,7 @@ fn to_bytes(v: [__m256i; 4]) -> __m256i {
 fn signs(v: [__m256; 4]) -> u32 {
     let [a, b, c, d] = v;
     let ints = [_mm256_castps_si256(a), _mm256_castps_si256(b), _mm256_castps_si256(c), _mm256_castps_si256(d)];
-    _mm256_movemask_epi8(to_bytes(ints)) as u32
+    _mm256_movemask_epi8(in_order(mixed_bytes(ints))) as u32
 }
 
 /// Sums (`ADD`) or maxima of unsigned integers.
@@ -226,6 +261,63 @@ fn over_block<const ADD: bool>(mut v: __m256i, size: usize) -> __m256i {
         v = join::<ADD>(v, _mm256_permute2x128_si256::<0x01>(v, v));
     }
     v
+}
+
+/// From one value a batch to one a block, for blocks larger than a batch.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn over_batches<const ADD: bool>(v: &mut [__m256i], size: usize) {
+    if size > BATCH {
+        for block in v.chunks_exact_mut(size / BATCH) {
+            let mut all = _mm256_setzero_si256();
+            for v in block.iter() {
+                all = join::<ADD>(all, *v);
+            }
+            block.fill(all);
+        }
+    }
+}
+
+/// Fetches what lies [`AHEAD`] of a group.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn prefetch<T: Element>(x: &[T; GROUP]) {
+    let at = x.as_ptr().cast::<i8>().wrapping_add(AHEAD);
+    // A prefetch is a hint and never faults, wherever it points.
+    _mm_prefetch::<_MM_HINT_T0>(at);
+    if size_of::<T>() == 4 {
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
+    }
+}
+
+/// Largest magnitude patterns of up to eight groups, one a lane.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn group_maxima<T: Element>(x: &[[T; GROUP]]) -> __m256i {
+    let mut m = [_mm256_setzero_si256(); 8];
+    for (m, x) in m.iter_mut().zip(x) {
+        prefetch(x);
+        let [a, b, c, d] = load32(x);
+        *m = join::<false>(join::<false>(abs_bits(a), abs_bits(b)), join::<false>(abs_bits(c), abs_bits(d)));
+    }
+    reduce8::<false>(m)
+}
+
+/// The bf16 scale of every group, as f32 bits.
+#[inline]
+fn spread_scales(scales: &[u16], size: usize, lanes: &mut [[u32; 8]]) {
+    let shift = (size / GROUP).trailing_zeros();
+    for (g, lane) in lanes.as_flattened_mut().iter_mut().enumerate() {
+        *lane = u32::from(scales.get(g >> shift).copied().unwrap_or(0)) << 16;
+    }
+}
+
+/// Writes one scale a block from lanes, one a group.
+#[inline]
+fn write_scales(scales: &mut [u16], lanes: &[[u32; 8]], size: usize) {
+    for (scale, lane) in scales.iter_mut().zip(lanes.as_flattened().iter().step_by(size / GROUP)) {
+        *scale = (lane >> 16) as u16;
+    }
 }
 
 /// Whether any lane is below `low` or at least `high`, as signed integers.

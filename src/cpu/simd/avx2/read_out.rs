@@ -1,6 +1,6 @@
 //! Read out and dequantize: 32 levels or trits become floats.
 
-use super::accumulate::load_levels;
+use super::levels::load_levels;
 use super::*;
 use crate::cpu::dequantize::plain_run;
 use crate::cpu::read_out::{Work, plain_block};

@@ -38,6 +38,9 @@ pub(super) fn units(exponent: u32, bits: u32) -> f32 {
     f32::from_bits((bits + 253 - exponent) << 23)
 }
 
+/// Units in the largest power of two of a sum.
+pub(super) const UNIT: f32 = (1 << SUM_BITS) as f32;
+
 /// Whether a multiplication by [`units`] and a truncation give the fixed-point numbers of the spec.
 ///
 /// Both do `floor(m / unit)` then; below 2^-90 the factor may not exist and subnormals would count.
@@ -49,6 +52,9 @@ pub(super) fn scalable(max: u32) -> bool {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn sum<T: Element>(x: &[T], t: Option<u32>) -> Sum {
     let max = max(x);
+    if max == 0 {
+        return Sum { total: 0, exponent: 1, count: if t.is_none() { x.len() as u64 } else { 0 } };
+    }
     if !scalable(max) || x.len() > CHUNK {
         return plain_sum(x, t);
     }
@@ -118,52 +124,4 @@ pub(super) fn moments<T: Element>(x: &[T]) -> Moments {
         m.second += (q * q) as u64;
     }
     m
-}
-
-/// [`Sum::mean`] of a chunk whose largest element is counted: at most 2^32 units, at least 2^19, at most 4096
-/// elements, from 2^-90 up.
-///
-/// The quotient has a numerator below 2^32 and a denominator up to 2^12, so where it is no 24-bit number it differs
-/// from one by more than 2^-45 of itself: the rounding of the f64 division to 53 bits cannot reach one.
-#[inline]
-pub(super) fn mean(sum: &Sum) -> u32 {
-    let q = (sum.total as f64 / sum.count as f64).to_bits();
-    ((q >> 29) as u32).wrapping_add(sum.exponent.wrapping_sub(1023 + SUM_BITS - 1) << 23)
-}
-
-/// [`Sum::mean_bf16`] under the conditions of [`mean`], or of no elements.
-#[inline]
-pub(super) fn mean_bf16(sum: &Sum) -> u32 {
-    if sum.count == 0 {
-        return 0;
-    }
-    let q = (sum.total as f64 / sum.count as f64).to_bits();
-    // To 8 significant bits, nearest even, by the same argument.
-    let r = q + ((1 << 44) - 1) + (q >> 45 & 1);
-    ((r >> 45 << 16) as u32).wrapping_add(sum.exponent.wrapping_sub(1023 + SUM_BITS - 1) << 23)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cpu::tests::Bits;
-
-    #[test]
-    fn means_equal_the_spec() {
-        let mut bits = Bits::new(8);
-        for i in 0..2_000_000 {
-            let count = 1 + u64::from(if i % 3 == 0 { bits.next() % 4096 } else { bits.next() % 64 });
-            // Small quotients with a remainder of one about them, to come near what rounding could reach.
-            let total = match i % 4 {
-                0 => ((count * u64::from(bits.next() % (1 << 9) + 128)) << (bits.next() % 12)).wrapping_sub(1),
-                1 => ((count * u64::from(bits.next() % (1 << 9) + 128)) << (bits.next() % 12)) + 1,
-                2 => count * u64::from(bits.next() % (1 << 20)),
-                _ => u64::from(bits.next()),
-            };
-            let sum =
-                Sum { total: total.clamp(1 << 19, count << 20).max(1 << 19), exponent: 37 + bits.next() % 216, count };
-            assert_eq!(mean(&sum), sum.mean(), "{sum:?}");
-            assert_eq!(mean_bf16(&sum), sum.mean_bf16(), "{sum:?}");
-        }
-    }
 }
