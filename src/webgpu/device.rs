@@ -270,7 +270,7 @@ impl Wgpu {
     pub fn wait(&self) -> Result<()> {
         let index = self.inner.queue.submit([]);
         self.wait_for(index)?;
-        self.alive("wait")
+        self.probe_alive("wait")
     }
 
     /// The error for a device that was lost, or for a fault that no call has reported.

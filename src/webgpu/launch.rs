@@ -35,6 +35,16 @@ impl Raw<'_> {
     }
 }
 
+/// The flag of a variant whose bindings all count as written.
+pub(super) const ALIASED: &str = "ALIASED";
+
+/// Whether a buffer is read through one binding and written through another, which wgpu takes only where both count
+/// as written.
+fn aliased(shader: &Shader, bindings: &[Raw<'_>]) -> bool {
+    let of = |kind: bool| bindings.iter().zip(shader.read_only).filter(move |(_, r)| **r == kind).map(|(raw, _)| raw);
+    of(true).any(|read| of(false).any(|written| read.buffer == written.buffer))
+}
+
 /// A part of a tensor that one dispatch covers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
@@ -79,6 +89,8 @@ impl<'a> Batch<'a> {
         mut params: Params,
         threads: u64,
     ) -> Result<()> {
+        let mut flags = flags;
+        flags.extend(aliased(shader, bindings).then_some(ALIASED));
         let pipeline = self.gpu.pipeline(shader, flags)?;
         params.exact = if self.gpu.inner.abilities.estimates { 0 } else { u32::MAX };
         let groups = self.fold(threads.div_ceil(u64::from(shader.workgroup)))?;
@@ -152,7 +164,7 @@ impl<'a> Batch<'a> {
             mapped_at_creation: true,
         });
         {
-            let mut mapped = buffer.get_mapped_range_mut(..).map_err(|e| super::error::backend(call, e.to_string()))?;
+            let mut mapped = buffer.get_mapped_range_mut(..).map_err(|e| self.gpu.lost(call, &e))?;
             for (i, params) in self.dispatches().enumerate() {
                 let at = i * BINDING as usize;
                 mapped.slice(at..at + PARAMS as usize).copy_from_slice(bytemuck::bytes_of(params));

@@ -1,6 +1,7 @@
 //! Pipelines: made when first needed, kept with the device.
 
 use super::expand::expand_text;
+use super::launch::ALIASED;
 use super::shaders::Params;
 use super::{Shader, Wgpu};
 use crate::error::Result;
@@ -27,7 +28,7 @@ pub(super) const PARAMS: u64 = size_of::<Params>() as u64;
 impl Wgpu {
     pub(super) fn pipeline(&self, shader: &'static Shader, mut flags: Flags) -> Result<Arc<Pipeline>> {
         // Flags that are no choice of this shader mean nothing to it and would only make the same pipeline again.
-        flags.retain(|flag| shader.axes.iter().any(|axis| axis.contains(flag)));
+        flags.retain(|flag| *flag == ALIASED || shader.axes.iter().any(|axis| axis.contains(flag)));
         flags.sort_unstable();
         flags.dedup();
         // Held while one is made, so that two threads do not make the same one twice.
@@ -43,6 +44,8 @@ impl Wgpu {
 
     fn make(&self, shader: &Shader, flags: &[&str]) -> Result<Pipeline> {
         let text = expand_text(shader.source, flags).map_err(|e| super::error::backend("expand", e))?;
+        let aliased = flags.contains(&ALIASED);
+        let text = if aliased { text.replace("var<storage, read>", "var<storage, read_write>") } else { text };
         let device = &self.inner.device;
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(shader.name),
@@ -60,7 +63,7 @@ impl Wgpu {
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
         for (i, &read_only) in shader.read_only.iter().enumerate() {
-            entries.push(entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }));
+            entries.push(entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only: read_only && !aliased }));
         }
         let layout = device
             .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(shader.name), entries: &entries });

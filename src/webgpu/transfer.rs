@@ -53,7 +53,12 @@ impl Wgpu {
             mapped_at_creation: true,
         });
         let mapped = buffer.get_mapped_range(..).map(drop);
-        mapped.map_err(|e| backend(call, self.inner.faults.get().unwrap_or_else(|| format!("device lost: {e}"))))
+        mapped.map_err(|e| self.lost(call, &e))
+    }
+
+    /// The error for a buffer that could not be mapped at its creation.
+    pub(super) fn lost(&self, call: &'static str, found: &dyn std::error::Error) -> Error {
+        backend(call, self.inner.faults.get().unwrap_or_else(|| format!("the device was lost ({found})")))
     }
 
     /// Overwrites a view with the host's data, through staging buffers that are kept. Returns when the data has been
@@ -84,6 +89,7 @@ impl Wgpu {
 
     /// Writes bytes to whole words; the last word is filled up with zeros.
     fn write_words(&self, bytes: &[u8], to: Raw<'_>) -> Result<()> {
+        let mut flying = std::collections::VecDeque::new();
         for (i, chunk) in bytes.chunks(CHUNK as usize).enumerate() {
             let buffer = match take(&self.inner.staging.up) {
                 Some(buffer) => buffer,
@@ -99,13 +105,19 @@ impl Wgpu {
             buffer.unmap();
             let mut batch = Batch::new(self);
             batch.copy(Raw { buffer: &buffer, offset: 0, bytes: size }, to.part(i as u64 * CHUNK, size));
-            batch.run("write")?;
+            flying.extend(batch.run("write")?);
             let (free, again) = (Arc::clone(&self.inner.staging.up), buffer.clone());
             buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
                 if mapped.is_ok() {
                     give(&free, again);
                 }
             });
+            // A tensor of any size passes through a few staging buffers.
+            if flying.len() >= KEPT
+                && let Some(oldest) = flying.pop_front()
+            {
+                self.wait_for(oldest)?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,354 @@
+//! What only a wgpu device can do or suffer: buffers of the caller's at any offset, operations recorded into an
+//! encoder, split tensors, folded dispatches, refused limits, and a device lost in the middle of work.
+#![cfg(feature = "wgpu")]
+
+use half::f16;
+use trigrad::backend::{Backend, Memory};
+use trigrad::numerics::pack::words;
+use trigrad::op::accumulate::{Adaptive, AdaptiveItem};
+use trigrad::op::quantize::{Item, Quantize, Threshold};
+use trigrad::op::read_out::{self, ReadOut};
+use trigrad::op::reduce::SquaredNorm;
+use trigrad::op::{BlockSize, Draw, Element, Grouping, Report};
+use trigrad::webgpu::{Buffer, Options, View, ViewMut, Wgpu};
+use trigrad::{Error, Result};
+
+/// A device, or nothing where the machine has none; demanded, its absence is a failure.
+fn device(options: &Options) -> Option<Wgpu> {
+    match Wgpu::with(options) {
+        Ok(gpu) => Some(gpu),
+        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_WGPU").is_none() => {
+            println!("skipped: no adapter ({reason})");
+            None
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn gradient(n: usize) -> Vec<f32> {
+    let mut state = 7u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..n).map(|_| next() * next() * 4.0).collect()
+}
+
+fn adaptive() -> Adaptive {
+    Adaptive { bits: 4, block: BlockSize::default(), draw: Draw::new(3, 5), weight: 0.75 }
+}
+
+/// Levels, scales, planes, plane scales, sums and reports that a gradient comes to.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    levels: Vec<u32>,
+    scales: Vec<u16>,
+    planes: Vec<(Vec<u32>, Vec<u16>)>,
+    sums: Vec<f32>,
+    norm: f64,
+    reports: Vec<Report>,
+}
+
+fn rules() -> [Quantize; 4] {
+    let stochastic = Quantize::stochastic(Draw::new(1, 2));
+    [
+        stochastic,
+        stochastic.grouping(Grouping::Tensor).clip(2.5),
+        Quantize::threshold(Threshold::TWN).grouping(Grouping::Row(1000)),
+        Quantize::threshold(Threshold::Given(0.3)),
+    ]
+}
+
+fn work(gpu: &Wgpu, x: &[f32]) -> Result<Outcome> {
+    let n = x.len();
+    let given = gpu.upload(x)?;
+    let mut levels = gpu.zeros::<u32>(words(n, 4))?;
+    let mut scales = gpu.zeros::<u16>(BlockSize::default().blocks(n))?;
+    let mut sums = gpu.zeros::<f32>(n)?;
+    let mut reports = gpu.reports(2)?;
+    for micro_batch in 0..2 {
+        let mut op = adaptive();
+        op.draw = op.draw.micro_batch(micro_batch);
+        let item = AdaptiveItem {
+            tensor: 4,
+            first: 64,
+            x: Wgpu::view(&given),
+            levels: Wgpu::view_mut(&mut levels),
+            scales: Wgpu::view_mut(&mut scales),
+            report: 1,
+        };
+        gpu.accumulate_adaptive(&op, &mut [item], &mut reports)?;
+    }
+    let read = ReadOut { bits: 4, block: BlockSize::default(), factor: 0.5 };
+    let item = read_out::Item {
+        levels: Wgpu::view(&levels),
+        scales: Wgpu::view(&scales),
+        out: Wgpu::view_mut(&mut sums),
+        guard: None,
+    };
+    gpu.read_out(&read, &mut [item], None)?;
+    let mut planes = Vec::new();
+    for op in rules() {
+        let mut packed = gpu.zeros::<u32>(words(n, 2))?;
+        let mut plane_scales = gpu.zeros::<u16>(op.grouping.groups(n))?;
+        let item = Item {
+            tensor: 1,
+            first: 0,
+            x: Wgpu::view(&given),
+            words: Wgpu::view_mut(&mut packed),
+            scales: Wgpu::view_mut(&mut plane_scales),
+            report: 0,
+        };
+        gpu.quantize(&op, &mut [item], &mut reports)?;
+        planes.push((gpu.download(Wgpu::view(&packed))?, gpu.download(Wgpu::view(&plane_scales))?));
+    }
+    let norm = SquaredNorm { bits: 4, grouping: Grouping::default(), n };
+    Ok(Outcome {
+        norm: gpu.squared_norm(&norm, Wgpu::view(&levels), Wgpu::view(&scales))?,
+        levels: gpu.download(Wgpu::view(&levels))?,
+        scales: gpu.download(Wgpu::view(&scales))?,
+        planes,
+        sums: gpu.download(Wgpu::view(&sums))?,
+        reports: gpu.read_reports(&reports)?,
+    })
+}
+
+/// Tensors split into windows, dispatches folded to two dimensions, and both, give the bits of one dispatch.
+#[test]
+fn splitting_and_folding_move_no_bit() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let mut x = gradient(263_000);
+    x[200_001] = f32::NAN;
+    x[70_000] = f32::INFINITY;
+    let whole = work(&gpu, &x).unwrap();
+    assert_eq!(whole.reports[1], Report { non_finite: 4, first: Some(70_064), clipped: 0 });
+    assert_eq!(whole.reports[0].first, Some(70_000));
+    for (window, workgroups) in [(65_536, u32::MAX), (1 << 31, 7), (131_072, 5)] {
+        let mut options = Options::default();
+        (options.window, options.workgroups) = (window, workgroups);
+        let parts = work(&device(&options).unwrap(), &x).unwrap();
+        assert!(parts == whole, "windows of {window} elements, {workgroups} workgroups in a dimension");
+    }
+}
+
+/// A report's first index beyond 2^31, in a window of its own.
+#[test]
+fn reports_reach_beyond_two_to_the_31() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let x = gpu.upload(&[1.0f32, f32::NAN]).unwrap();
+    let mut reports = gpu.reports(3).unwrap();
+    for first in [(1 << 36) + 5, (1u64 << 32) - 1, (1 << 37) - 2] {
+        let item = trigrad::op::check::Item { x: Wgpu::view(&x), first, report: 1 };
+        gpu.check(&trigrad::op::check::Check { weight: 1.0 }, &[item], &mut reports).unwrap();
+    }
+    let found = gpu.read_reports(&reports).unwrap();
+    assert_eq!(found[1], Report { non_finite: 3, first: Some(1 << 32), clipped: 0 });
+    assert_eq!((found[0], found[2]), (Report::default(), Report::default()));
+}
+
+/// The caller's device and buffers, used where they lie, at offsets that nothing but the element's size divides, in
+/// a buffer whose end is no multiple of 16 bytes.
+#[test]
+fn buffers_of_the_caller_at_odd_offsets() {
+    let Some(own) = device(&Options::default()) else { return };
+    let gpu = Wgpu::from_device(own.device().clone(), own.queue().clone()).unwrap();
+    let n = 1001;
+    let x: Vec<f16> = gradient(n).into_iter().map(f16::from_f32).collect();
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let make = |size| {
+        gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+    };
+    for (skip, op) in [(0, rules()[0]), (1, rules()[0]), (3, rules()[2].grouping(Grouping::Row(7))), (130, rules()[3])]
+    {
+        let raw = make(((skip + n) * 2).next_multiple_of(4) as u64);
+        gpu.write(&x, ViewMut::new(&raw, 2 * skip as u64, n).unwrap()).unwrap();
+        let planes = make(4 * (words(n, 2) + 5) as u64);
+        let groups = op.grouping.groups(n);
+        let scales = make((2 * (groups + 3)).next_multiple_of(4) as u64);
+        let mut reports = gpu.reports(1).unwrap();
+        let item = Item {
+            tensor: 1,
+            first: 0,
+            x: View::<f16>::new(&raw, 2 * skip as u64, n).unwrap(),
+            words: ViewMut::new(&planes, 20, words(n, 2)).unwrap(),
+            scales: ViewMut::new(&scales, 2, groups).unwrap(),
+            report: 0,
+        };
+        gpu.quantize(&op, &mut [item], &mut reports).unwrap();
+        let expected = plain(&own, &op, &x);
+        assert_eq!(gpu.download(View::<u32>::new(&planes, 20, words(n, 2)).unwrap()).unwrap(), expected.0);
+        assert_eq!(gpu.download(View::<u16>::new(&scales, 2, groups).unwrap()).unwrap(), expected.1);
+        assert_eq!(gpu.download(View::<u16>::new(&scales, 0, 1).unwrap()).unwrap(), [0]);
+        assert_eq!(gpu.download(View::<u32>::new(&planes, 0, 5).unwrap()).unwrap(), [0; 5]);
+    }
+}
+
+fn plain<T: Element>(gpu: &Wgpu, op: &Quantize, x: &[T]) -> (Vec<u32>, Vec<u16>) {
+    let given = gpu.upload(x).unwrap();
+    let mut planes = gpu.zeros::<u32>(words(x.len(), 2)).unwrap();
+    let mut scales = gpu.zeros::<u16>(op.grouping.groups(x.len())).unwrap();
+    let item = Item {
+        tensor: 1,
+        first: 0,
+        x: Wgpu::view(&given),
+        words: Wgpu::view_mut(&mut planes),
+        scales: Wgpu::view_mut(&mut scales),
+        report: 0,
+    };
+    gpu.quantize(op, &mut [item], &mut gpu.reports(1).unwrap()).unwrap();
+    (gpu.download(Wgpu::view(&planes)).unwrap(), gpu.download(Wgpu::view(&scales)).unwrap())
+}
+
+/// Everything in one buffer: views of one buffer may be read and written in the same call.
+#[test]
+fn input_and_outputs_in_one_buffer() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let n = 1000;
+    let x = gradient(n);
+    let (planes, scales) = (words(n, 2), BlockSize::default().blocks(n));
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let raw = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: (4 * (n + planes) + 2 * scales).next_multiple_of(4) as u64,
+        usage,
+        mapped_at_creation: false,
+    });
+    gpu.write(&x, ViewMut::new(&raw, 0, n).unwrap()).unwrap();
+    let (at, then) = (4 * n as u64, 4 * (n + planes) as u64);
+    let op = rules()[0];
+    let item = Item {
+        tensor: 1,
+        first: 0,
+        x: View::<f32>::new(&raw, 0, n).unwrap(),
+        words: ViewMut::new(&raw, at, planes).unwrap(),
+        scales: ViewMut::new(&raw, then, scales).unwrap(),
+        report: 0,
+    };
+    gpu.quantize(&op, &mut [item], &mut gpu.reports(1).unwrap()).unwrap();
+    let expected = plain(&gpu, &op, &x);
+    assert_eq!(gpu.download(View::<u32>::new(&raw, at, planes).unwrap()).unwrap(), expected.0);
+    assert_eq!(gpu.download(View::<u16>::new(&raw, then, scales).unwrap()).unwrap(), expected.1);
+}
+
+/// Recorded work runs when the caller submits it, and not before.
+#[test]
+fn recording_into_the_callers_encoder() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let x = gradient(500);
+    let op = rules()[0];
+    let expected = plain(&gpu, &op, &x);
+    let given = gpu.upload(&x).unwrap();
+    let mut planes = gpu.zeros::<u32>(words(x.len(), 2)).unwrap();
+    let mut scales = gpu.zeros::<u16>(op.grouping.groups(x.len())).unwrap();
+    let mut reports = gpu.reports(1).unwrap();
+    let recorder = gpu.record(gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
+    let item = Item {
+        tensor: 1,
+        first: 0,
+        x: Wgpu::view(&given),
+        words: Wgpu::view_mut(&mut planes),
+        scales: Wgpu::view_mut(&mut scales),
+        report: 0,
+    };
+    recorder.quantize(&op, &mut [item], &mut reports).unwrap();
+    assert!(matches!(recorder.download(Wgpu::view(&planes)), Err(Error::Backend { .. })));
+    assert!(gpu.download(Wgpu::view(&planes)).unwrap().iter().all(|&w| w == 0), "nothing ran yet");
+    let again = recorder.clone();
+    let encoder = recorder.finish().unwrap();
+    assert!(matches!(again.clear_reports(&mut reports), Err(Error::Backend { .. })), "the encoder is gone");
+    gpu.queue().submit([encoder.finish()]);
+    assert_eq!(gpu.download(Wgpu::view(&planes)).unwrap(), expected.0);
+    assert_eq!(gpu.download(Wgpu::view(&scales)).unwrap(), expected.1);
+}
+
+#[test]
+fn limits_and_ranges_are_refused_with_fields() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let most = gpu.device().limits().max_buffer_size;
+    match gpu.zeros::<u8>(most as usize + 1) {
+        Err(Error::Limit { got, limit, .. }) => assert!(got > limit && limit == most),
+        other => panic!("{other:?}"),
+    }
+    let mut options = Options::default();
+    options.window = 1000;
+    assert!(matches!(Wgpu::with(&options), Err(Error::Alignment { got: 1000, multiple: 65_536, .. })));
+    options = Options::default();
+    options.adapter = Some("no adapter has this name".to_owned());
+    assert!(matches!(Wgpu::with(&options), Err(Error::NoDevice { backend: "wgpu", .. })));
+    let usage = wgpu::BufferUsages::STORAGE;
+    let buffer = |usage| {
+        gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false })
+    };
+    let raw = buffer(usage);
+    assert!(View::<f32>::new(&raw, 0, 16).is_ok());
+    assert!(matches!(View::<f32>::new(&raw, 4, 16), Err(Error::Length { expected: 16, got: 15, .. })));
+    assert!(matches!(View::<f32>::new(&raw, 2, 1), Err(Error::Alignment { got: 2, multiple: 4, .. })));
+    assert!(matches!(View::<u32>::new(&raw, 8, usize::MAX), Err(Error::Length { .. })));
+    assert!(View::<u8>::new(&buffer(wgpu::BufferUsages::COPY_SRC), 0, 1).is_err());
+    // A buffer that cannot be copied from: wgpu's own check, as an error and not a panic.
+    match gpu.download(View::<f32>::new(&raw, 0, 16).unwrap()) {
+        Err(Error::Backend { backend: "wgpu", call: "download", message }) => assert!(!message.is_empty()),
+        other => panic!("{other:?}"),
+    }
+    // And the device is as good as before.
+    assert_eq!(gpu.download(Wgpu::view(&gpu.upload(&[1u32, 2, 3]).unwrap())).unwrap(), [1, 2, 3]);
+}
+
+/// What a lost device does to everything that comes after: an error each time, no panic, no hang.
+fn after_loss(
+    gpu: &Wgpu,
+    levels: &mut Buffer<u32>,
+    scales: &mut Buffer<u16>,
+    x: &Buffer<f32>,
+    reports: &mut <Wgpu as Memory>::Reports,
+) {
+    let item = AdaptiveItem {
+        tensor: 0,
+        first: 0,
+        x: Wgpu::view(x),
+        levels: Wgpu::view_mut(levels),
+        scales: Wgpu::view_mut(scales),
+        report: 0,
+    };
+    let lost = |what: &str, result: Result<()>| match result {
+        Err(Error::Backend { backend: "wgpu", message, .. }) => assert!(!message.is_empty()),
+        other => panic!("{what}: {other:?}"),
+    };
+    lost("accumulate", gpu.accumulate_adaptive(&adaptive(), &mut [item], reports));
+    lost("download", gpu.download(Wgpu::view(levels)).map(drop));
+    lost("read_reports", gpu.read_reports(reports).map(drop));
+    lost("zeros", gpu.zeros::<f32>(10).map(drop));
+    lost("upload", gpu.upload(&[1.0f32; 10]).map(drop));
+    lost("count_nonzero", gpu.count_nonzero(Wgpu::view(levels)).map(drop));
+    lost("clear", gpu.clear(Wgpu::view_mut(levels)));
+}
+
+#[test]
+fn a_device_lost_in_the_middle_of_work() {
+    for foreign in [false, true] {
+        let Some(own) = device(&Options::default()) else { return };
+        let gpu =
+            if foreign { Wgpu::from_device(own.device().clone(), own.queue().clone()).unwrap() } else { own.clone() };
+        let n = 1 << 20;
+        let x = gpu.upload(&gradient(n)).unwrap();
+        let mut levels = gpu.zeros::<u32>(words(n, 4)).unwrap();
+        let mut scales = gpu.zeros::<u16>(BlockSize::default().blocks(n)).unwrap();
+        let mut reports = gpu.reports(1).unwrap();
+        for micro_batch in 0..4 {
+            let mut op = adaptive();
+            op.draw = op.draw.micro_batch(micro_batch);
+            let item = AdaptiveItem {
+                tensor: 0,
+                first: 0,
+                x: Wgpu::view(&x),
+                levels: Wgpu::view_mut(&mut levels),
+                scales: Wgpu::view_mut(&mut scales),
+                report: 0,
+            };
+            gpu.accumulate_adaptive(&op, &mut [item], &mut reports).unwrap();
+        }
+        // The work is queued, and none of it has been waited for.
+        gpu.device().destroy();
+        after_loss(&gpu, &mut levels, &mut scales, &x, &mut reports);
+    }
+}
