@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::simd::Simd;
-use super::split::{TILE, Tile, check_slot, fold, join, note, run_items};
+use super::split::{TILE, Tile, Zip, check_slot, fold, join, note, run_items};
 use crate::error::Result;
 use crate::numerics::constants::{BLOCK_MAX, GROUP, domain};
 use crate::numerics::draw::{Position, draws};
@@ -13,7 +13,6 @@ use crate::numerics::scale::{level_scale, stochastic_scale, window_scale};
 use crate::numerics::trit::keep;
 use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
 use crate::op::{Element, Report};
-use rayon::prelude::*;
 
 pub(super) fn adaptive<T: Element>(
     simd: Simd,
@@ -295,11 +294,12 @@ fn look_tile<T: Element>(simd: Simd, w: LookWork<'_, T>) -> Report {
 pub(super) fn window_scales(op: &WindowScales, seen: &[u16], scales: &mut [u16]) -> Result<()> {
     op.validate(seen.len(), scales.len())?;
     let headroom = op.headroom.to_bits();
-    scales.par_chunks_mut(TILE).zip(seen.par_chunks(TILE)).for_each(|(scales, seen)| {
-        for (scale, seen) in scales.iter_mut().zip(seen) {
-            *scale = (window_scale(bf16_to_f32(*seen), headroom) >> 16) as u16;
+    let run = |z: Zip<'_, u16, u16>| {
+        for (scale, &seen) in z.b.iter_mut().zip(z.a) {
+            *scale = (window_scale(bf16_to_f32(seen), headroom) >> 16) as u16;
         }
-    });
+    };
+    fold(Zip { a: seen, b: scales, a_per: 1, b_per: 1, at: 0 }, TILE, &run, &|(), ()| ());
     Ok(())
 }
 
@@ -311,10 +311,11 @@ pub(super) fn merge(op: &Merge, from: &[u32], into: &mut [u32]) -> Result<()> {
         8 => 0x8080_8080,
         _ => 0x8000_8000,
     };
-    into.par_chunks_mut(TILE).zip(from.par_chunks(TILE)).for_each(|(into, from)| {
-        for (a, &b) in into.iter_mut().zip(from) {
+    let run = |z: Zip<'_, u32, u32>| {
+        for (a, &b) in z.b.iter_mut().zip(z.a) {
             *a = (*a & !top).wrapping_add(b & !top) ^ ((*a ^ b) & top);
         }
-    });
+    };
+    fold(Zip { a: from, b: into, a_per: 1, b_per: 1, at: 0 }, TILE, &run, &|(), ()| ());
     Ok(())
 }

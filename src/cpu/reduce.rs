@@ -1,20 +1,22 @@
 //! Reductions over packed data: integer counts a group and tile, added exactly.
 
-use super::split::TILE;
+use super::split::{TILE, fold};
 use crate::error::Result;
 use crate::numerics::constants::GROUP;
 use crate::numerics::float::{bf16_to_f32, magnitude};
-use crate::numerics::pack::level;
+use crate::numerics::pack::field;
 use crate::numerics::reduce::{ExactSum, dot_words, nonzero_words};
 use crate::op::length;
 use crate::op::reduce::{Dot, SquaredNorm};
-use rayon::prelude::*;
 use std::ops::Range;
 
 pub(super) fn count_nonzero(words: &[u32]) -> Result<u64> {
     length("words", words.len().next_multiple_of(2), words.len())?;
-    let count = |words: &[u32]| words.chunks_exact(2).map(|p| u64::from(nonzero_words([p[0], p[1]]))).sum::<u64>();
-    Ok(words.par_chunks(TILE / GROUP * 2).map(count).sum())
+    let count = |groups: Range<usize>| -> u64 {
+        let words = words.get(2 * groups.start..2 * groups.end).unwrap_or_default();
+        words.chunks_exact(2).map(|p| u64::from(nonzero_words([p[0], p[1]]))).sum()
+    };
+    Ok(fold(0..words.len() / 2, TILE / GROUP, &count, &|a, b| a + b))
 }
 
 pub(super) fn dot(op: &Dot, words_a: &[u32], scales_a: &[u16], words_b: &[u32], scales_b: &[u16]) -> Result<f64> {
@@ -29,10 +31,11 @@ pub(super) fn dot(op: &Dot, words_a: &[u32], scales_a: &[u16], words_b: &[u32], 
 pub(super) fn squared_norm(op: &SquaredNorm, levels: &[u32], scales: &[u16]) -> Result<f64> {
     op.validate(levels.len(), scales.len())?;
     let sum = sum_pieces(op.n, op.grouping.size(op.n), |sum, group, piece| {
-        let squares: i64 = if op.bits == 2 {
-            pairs(levels, piece).map(|p| i64::from(nonzero_words(p))).sum()
-        } else {
-            piece.map(|i| i64::from(level(levels, op.bits, i)).pow(2)).sum()
+        let squares = match op.bits {
+            2 => pairs(levels, piece).map(|p| i64::from(nonzero_words(p))).sum(),
+            4 => squares::<4>(levels, piece),
+            8 => squares::<8>(levels, piece),
+            _ => squares::<16>(levels, piece),
         };
         let s = scale(scales, group);
         sum.add_product(squares, s, s);
@@ -40,14 +43,28 @@ pub(super) fn squared_norm(op: &SquaredNorm, levels: &[u32], scales: &[u16]) -> 
     Ok(sum.to_f64())
 }
 
+/// Squares of the fields of a range: whole groups word by word, the rest field by field.
+fn squares<const BITS: u32>(words: &[u32], range: Range<usize>) -> i64 {
+    let one = |i| i64::from(field(words, BITS, i)).pow(2);
+    let (start, end) = (range.start.next_multiple_of(GROUP), range.end / GROUP * GROUP);
+    if start >= end {
+        return range.map(one).sum();
+    }
+    let whole = words.get(start / GROUP * BITS as usize..end / GROUP * BITS as usize).unwrap_or_default();
+    let of_word = |&w: &u32| -> i64 {
+        (0..32 / BITS).map(|j| i64::from(((w << (32 - BITS * (j + 1))) as i32 >> (32 - BITS)).pow(2))).sum()
+    };
+    whole.iter().map(of_word).sum::<i64>() + (range.start..start).chain(end..range.end).map(one).sum::<i64>()
+}
+
 /// Adds up the pieces into which scale groups and tiles cut `0..n`: at most a tile long, so that the integer of a
 /// piece fits (2^16 squares of 30 bits each, times two scale mantissas).
 fn sum_pieces(n: usize, size: usize, add: impl Fn(&mut ExactSum, usize, Range<usize>) + Sync) -> ExactSum {
-    let tile = |t: usize| {
-        let (mut at, end) = (t * TILE, ((t + 1) * TILE).min(n));
+    let tile = |tile: Range<usize>| {
+        let mut at = tile.start;
         let mut sum = ExactSum::default();
-        while at < end {
-            let next = (at + size - at % size).min(end);
+        while at < tile.end {
+            let next = (at + size - at % size).min(tile.end);
             add(&mut sum, at / size, at..next);
             at = next;
         }
@@ -57,7 +74,7 @@ fn sum_pieces(n: usize, size: usize, add: impl Fn(&mut ExactSum, usize, Range<us
         a.merge(&b);
         a
     };
-    (0..n.div_ceil(TILE)).into_par_iter().map(tile).reduce(ExactSum::default, merge)
+    fold(0..n, TILE, &tile, &merge)
 }
 
 /// Plane pairs that hold the elements of a range, with all others masked off.

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::op::Report;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Elements in a tile: a multiple of every block and of 32, small enough that a second pass over it hits the
 /// second-level cache, large enough that a task's overhead does not show.
@@ -14,6 +15,39 @@ pub(super) trait Tile: Send + Sized {
     fn elements(&self) -> usize;
     /// The first `at` elements and the rest; `at` is a multiple of the step given to [`fold`].
     fn split(self, at: usize) -> (Self, Self);
+}
+
+impl Tile for Range<usize> {
+    fn elements(&self) -> usize {
+        self.len()
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        (self.start..self.start + at, self.start + at..self.end)
+    }
+}
+
+/// One array read and one written, `a_per` and `b_per` entries a unit; counted in units.
+pub(super) struct Zip<'a, A, B> {
+    pub(super) a: &'a [A],
+    pub(super) b: &'a mut [B],
+    pub(super) a_per: usize,
+    pub(super) b_per: usize,
+    /// Number of the first unit.
+    pub(super) at: usize,
+}
+
+impl<A: Sync, B: Send> Tile for Zip<'_, A, B> {
+    fn elements(&self) -> usize {
+        self.a.len().div_ceil(self.a_per)
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        let (a_per, b_per) = (self.a_per, self.b_per);
+        let (a, more_a) = self.a.split_at((at * a_per).min(self.a.len()));
+        let (b, more_b) = self.b.split_at_mut((at * b_per).min(self.b.len()));
+        (Zip { a, b, a_per, b_per, at: self.at }, Zip { a: more_a, b: more_b, a_per, b_per, at: self.at + at })
+    }
 }
 
 /// Runs a tile in pieces of at most `step` elements, over all threads of the pool, and joins what they return.
