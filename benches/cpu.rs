@@ -112,7 +112,7 @@ fn gradient_rows<T: Element>(cpu: Cpu, kind: &str, n: usize, rows: &mut Vec<Row>
         ("quantize threshold given", Quantize::threshold(Threshold::Given(0.5))),
         ("quantize threshold mean, tensor", Quantize::threshold(Threshold::TWN).grouping(Grouping::Tensor)),
     ] {
-        if columns == op.grouping && n % 1000 != 0 {
+        if columns == op.grouping && !n.is_multiple_of(1000) {
             continue;
         }
         let (x, mut w, mut s) = (x.clone(), vec![0; words(n, 2)], vec![0; op.grouping.groups(n)]);

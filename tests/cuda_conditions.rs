@@ -1,6 +1,7 @@
 //! What the suite does not see on an NVIDIA card: no driver, no memory, long tensors and lists, streams, contexts,
 //! threads, and graphs. `TRIGRAD_SMALL=1` leaves out what takes gigabytes, for compute-sanitizer.
 #![cfg(feature = "cuda")]
+#![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
 
 use cudarc::driver::CudaContext;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -219,7 +220,7 @@ fn streams_wait_for_each_other() -> Result<()> {
     for round in 0..10 {
         let [x, y] = &mut buffers;
         a.copy(Cuda::view(y), Cuda::view_mut(x))?;
-        assert_eq!(b.count_nonzero(Cuda::view(&x))?, if round == 0 { n as u64 * 16 } else { 0 });
+        assert_eq!(b.count_nonzero(Cuda::view(x))?, if round == 0 { n as u64 * 16 } else { 0 });
         b.clear(Cuda::view_mut(y))?;
     }
     Ok(())
@@ -250,6 +251,9 @@ fn threads_share_a_card() -> Result<()> {
         threads.into_iter().try_for_each(|thread| thread.join().unwrap())
     })
 }
+
+/// Levels, scales, and the bits of what is read out.
+type Held = (Vec<u32>, Vec<u16>, Vec<u32>);
 
 /// A model's window on a card: gradients, levels, scales and what is read out.
 struct Window {
@@ -300,7 +304,7 @@ impl Window {
         cuda.read_out(&op, &mut items, Some(&self.reports))
     }
 
-    fn results(&self, cuda: &Cuda) -> Result<Vec<(Vec<u32>, Vec<u16>, Vec<u32>)>> {
+    fn results(&self, cuda: &Cuda) -> Result<Vec<Held>> {
         let mut results = Vec::new();
         for ((levels, scales), out) in self.levels.iter().zip(&self.scales).zip(&self.out) {
             let out = bits(&cuda.download(Cuda::view(out))?);

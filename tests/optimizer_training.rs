@@ -170,7 +170,7 @@ fn clipping_cuts_the_global_norm() -> Result<()> {
         let mut sgd = FusedOptimizer::sgd(&g, 0.1, 0.0, 0.0, false)?;
         match sgd.step(&mut g)? {
             Outcome::Updated { norm: Some(n), clip } => {
-                assert!((n - norm).abs() < 1e-4 * norm && (clip - 0.5 / n).abs() < 1e-9)
+                assert!((n - norm).abs() < 1e-4 * norm && (clip - 0.5 / n).abs() < 1e-9);
             }
             other => panic!("{other:?}"),
         }

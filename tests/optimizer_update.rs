@@ -218,7 +218,7 @@ fn wrong_lengths_and_types_are_errors_and_change_nothing() -> Result<()> {
     let item = SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w[..], momentum: None };
     assert!(cpu.update_sgd(&op, &mut [item], None).is_err());
     let plain = Sgd { terms: SgdTerms { momentum: 0.0, ..terms }, ..op };
-    let mut f16s = vec![half::f16::ONE; 100];
+    let mut f16s = [half::f16::ONE; 100];
     let item = SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut f16s[..], momentum: None };
     let e = cpu.update_sgd(&plain, &mut [item], None).unwrap_err();
     assert!(matches!(e.root(), Error::ElementType { .. }));

@@ -54,6 +54,7 @@ impl Method {
 }
 
 /// A sum of gradients and the optimizer that uses it.
+#[expect(clippy::large_enum_variant, reason = "one of these exists a run")]
 pub(crate) enum Trainer {
     Dense { vars: Vec<Var>, dtype: DType, sums: Vec<Option<Tensor>>, count: usize, bytes: u64, adam: AdamW },
     Ternary { sum: ModelGradients, adam: FusedOptimizer, bytes: u64 },

@@ -73,10 +73,9 @@ struct Values {
     __device__ __forceinline__ float& at(int lane, int e) { return of[32 * e + lane]; }
 };
 
-// What a warp keeps in shared memory.
-template <class E, int BITS>
-struct AdaptiveShared {
-    Stage<E> stage;
+// What a warp needs for tiles in which something may be out of range.
+template <int BITS>
+struct Careful {
     Values values;
     uint32_t levels[BITS][32];
 };
@@ -84,7 +83,7 @@ struct AdaptiveShared {
 // The sums of a tile in which something may be out of range: exact, element by element, with a report. Levels of 2 bits
 // come as a plus and a minus word.
 template <class E, int BITS>
-__device__ __noinline__ void sum_carefully(AdaptiveShared<E, BITS>& shared, uint32_t s, uint32_t weight, uint64_t index,
+__device__ __noinline__ void sum_carefully(Stage<E>& stage, Careful<BITS>& shared, uint32_t s, uint32_t weight, uint64_t index,
                                            Report* to) {
     constexpr int PER = 32 / BITS;
     uint32_t count = 0;
@@ -95,7 +94,7 @@ __device__ __noinline__ void sum_carefully(AdaptiveShared<E, BITS>& shared, uint
         const int32_t level =
             BITS == 2 ? static_cast<int32_t>(shared.levels[0][lane] >> e & 1) - static_cast<int32_t>(shared.levels[1][lane] >> e & 1)
                       : static_cast<int32_t>(shared.levels[e / PER][lane] << (32 - BITS - shift)) >> (32 - BITS);
-        const uint32_t product = weighted(E::to_f32(shared.stage.at(lane, e)), weight);
+        const uint32_t product = weighted(E::to_f32(stage.at(lane, e)), weight);
         bool found;
         shared.values.at(lane, e) = __uint_as_float(sum(level, s, product, found));
         if (found) {
@@ -108,22 +107,10 @@ __device__ __noinline__ void sum_carefully(AdaptiveShared<E, BITS>& shared, uint
 
 // Levels of 4 or 8 bits: v = l s + p for each element, the block's new scale, and every v rounded to a level under it.
 template <class E, int BITS, bool FAST>
-__device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptive& p, const Item& item,
-                                                         AdaptiveShared<E, BITS>& shared) {
-    Stage<E>& stage = shared.stage;
-    const Place at = place<FAST>(item, cta_start(item));
-    Flight<E> flight;
-    begin<E, FAST>(item.x, at, flight);
-    uint32_t words[BITS] = {};
-    uint32_t s = 0;
+__device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdaptive& p, const Item& item, const Place& at,
+                                                           Stage<E>& stage, uint32_t (&words)[BITS], uint32_t s,
+                                                           uint4 random, Careful<BITS>& shared) {
     uint16_t* const scale = static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift);
-    if (at.inside) {
-        load_words<BITS, FAST>(item.a, at.own >> 5, words);
-        s = static_cast<uint32_t>(*scale) << 16;
-    }
-    const uint4 random = call(p.draw, item.tensor, at.group);
-    end<E, FAST>(item.x, at, item.n, flight, stage);
-
     float v[32];
     {
         uint32_t x[E::WORDS];
@@ -162,7 +149,7 @@ __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptiv
         for (int i = 0; i < BITS; ++i) {
             shared.levels[i][lane] = words[i];
         }
-        sum_carefully<E, BITS>(shared, s, p.weight, item.first + at.own, item.report);
+        sum_carefully<E, BITS>(stage, shared, s, p.weight, item.first + at.own, item.report);
 #pragma unroll
         for (int e = 0; e < 32; ++e) {
             v[e] = shared.values.at(lane, e);
@@ -231,26 +218,15 @@ __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptiv
 
 // Levels of 2 bits are trits: the sum is quantized as a gradient is, under the scale of its maximum.
 template <class E, bool FAST>
-__device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdaptive& p, const Item& item,
-                                                           AdaptiveShared<E, 2>& shared) {
-    const Place at = place<FAST>(item, cta_start(item));
-    Flight<E> flight;
-    begin<E, FAST>(item.x, at, flight);
-    uint32_t words[2] = {};
-    uint32_t s = 0;
+__device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdaptive& p, const Item& item, const Place& at,
+                                                           Stage<E>& stage, uint32_t (&words)[2], uint32_t s, uint4 random,
+                                                           Careful<2>& shared) {
     uint16_t* const scale = static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift);
-    if (at.inside) {
-        load_words<2, FAST>(item.a, at.own >> 5, words);
-        s = static_cast<uint32_t>(*scale) << 16;
-    }
-    const uint4 random = call(p.draw, item.tensor, at.group);
-    end<E, FAST>(item.x, at, item.n, flight, shared.stage);
-
     const uint32_t plus = words[0] & ~words[1], minus = words[1] & ~words[0];
     float v[32];
     {
         uint32_t x[E::WORDS];
-        shared.stage.take(x);
+        stage.take(x);
         const float held = __uint_as_float(s), weight = __uint_as_float(p.weight);
         const bool plain = p.weight == 0x3f800000u;
 #pragma unroll
@@ -266,7 +242,7 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
         const int lane = lane_id();
         shared.levels[0][lane] = plus;
         shared.levels[1][lane] = minus;
-        sum_carefully<E, 2>(shared, s, p.weight, item.first + at.own, item.report);
+        sum_carefully<E, 2>(stage, shared, s, p.weight, item.first + at.own, item.report);
 #pragma unroll
         for (int e = 0; e < 32; ++e) {
             v[e] = shared.values.at(lane, e);
@@ -293,22 +269,43 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
 }
 
 template <class E, int BITS, bool FAST>
-__device__ __forceinline__ void accumulate_adaptive_of(const AccumulateAdaptive& p, const Item& item,
-                                                       AdaptiveShared<E, BITS>& shared) {
+__device__ __forceinline__ void accumulate_adaptive_staged(const AccumulateAdaptive& p, const Item& item, const Place& at,
+                                                           Stage<E>& stage, uint32_t (&words)[BITS], uint32_t s,
+                                                           uint4 random, Careful<BITS>& shared) {
     if constexpr (BITS == 2) {
-        accumulate_adaptive_planes<E, FAST>(p, item, shared);
+        accumulate_adaptive_planes<E, FAST>(p, item, at, stage, words, s, random, shared);
     } else {
-        accumulate_adaptive_tile<E, BITS, FAST>(p, item, shared);
+        accumulate_adaptive_fields<E, BITS, FAST>(p, item, at, stage, words, s, random, shared);
     }
+}
+
+// One tile: loads, then the work on what is staged.
+template <class E, int BITS, bool FAST>
+__device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptive& p, const Item& item, uint64_t start,
+                                                         Stage<E>& stage, Careful<BITS>& shared) {
+    const Place at = place<FAST>(item, start);
+    Flight<E> flight;
+    begin<E, FAST>(item.x, at, flight);
+    uint32_t words[BITS] = {};
+    uint32_t s = 0;
+    if (at.inside) {
+        load_words<BITS, FAST>(item.a, at.own >> 5, words);
+        s = static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[at.own >> p.block_shift]) << 16;
+    }
+    const uint4 random = call(p.draw, item.tensor, at.group);
+    end<E, FAST>(item.x, at, item.n, flight, stage);
+    accumulate_adaptive_staged<E, BITS, FAST>(p, item, at, stage, words, s, random, shared);
 }
 
 template <class E, int BITS>
 __device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
-    __shared__ AdaptiveShared<E, BITS> shared[WARPS];
+    __shared__ Stage<E> stages[WARPS];
+    __shared__ Careful<BITS> shared[WARPS];
+    const uint64_t start = cta_start(item);
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
-    if (whole(cta_start(item), CTA_TILE, item.n, addresses, 16)) {
-        accumulate_adaptive_of<E, BITS, true>(p, item, shared[warp_id()]);
+    if (whole(start, CTA_TILE, item.n, addresses, 16)) {
+        accumulate_adaptive_tile<E, BITS, true>(p, item, start, stages[warp_id()], shared[warp_id()]);
     } else {
-        accumulate_adaptive_of<E, BITS, false>(p, item, shared[warp_id()]);
+        accumulate_adaptive_tile<E, BITS, false>(p, item, start, stages[warp_id()], shared[warp_id()]);
     }
 }

@@ -88,7 +88,9 @@ __device__ __forceinline__ void accumulate_exact_tile(const AccumulateExact& p, 
     }
 
     const Draws d = expand(random);
-    const uint32_t kept = p.weight == 0x3f800000u ? keep<E>(w, s, d) : keep_weighted<E>(w, __uint_as_float(p.weight), s, d);
+    // A scale given by the caller may lie below those that keep() is made for.
+    const bool plain = p.weight == 0x3f800000u && (s == 0 || s >= ZERO_LIMIT);
+    const uint32_t kept = plain ? keep<E>(w, s, d) : keep_weighted<E>(w, __uint_as_float(p.weight), s, d);
     const uint32_t signs = sign_plane<E>(w) ^ (p.weight >> 31 ? 0xffffffffu : 0u);
     const uint32_t plus = kept & ~signs, minus = kept & signs;
     constexpr int PER = 32 / BITS;

@@ -26,7 +26,7 @@ __device__ __forceinline__ uint32_t keep<F32>(const uint32_t (&w)[32], uint32_t 
 // For 16-bit elements the integer units are the scarce ones, so the floating-point units collect the bits too. With
 // |x| and s multiplied by 2^(GRID - e), e the exponent of s, |x| - u s is an integer wherever it is positive (u s is
 // a multiple of 2^-31 of 2^e, and |x| of 2^-32 or, in f16, 2^-35, unless it is below 2^-25 s and never kept), so the
-// saturated fma is exactly 1 or 0, and sums of 16 such bits times powers of two are exact.
+// saturated fma is exactly 1 or 0, and sums of 16 such bits times powers of two are exact. `s`: 0 or from 2^-90 up.
 template <class E, int GRID>
 __device__ __forceinline__ uint32_t keep_half(const uint32_t (&w)[16], uint32_t s, const Draws& d) {
     const float grid = __uint_as_float(((GRID + 254u) << 23) - (s & 0x7f800000u));

@@ -24,7 +24,7 @@ use super::view::{View, ViewMut};
 use crate::error::{Error, Result};
 use crate::op::{Element, ElementType};
 use bytemuck::Pod;
-use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchConfig, PushKernelArg, SyncOnDrop};
+use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchConfig, PushKernelArg, SyncOnDrop, sys};
 
 /// Threads of a CTA that works on 4096 elements.
 pub(super) const THREADS: u32 = 128;
@@ -128,6 +128,7 @@ impl<'a> Call<'a> {
     /// Launches a kernel over a list of items: `<kernel>_one` for one, `<kernel>_many` for tables of up to 440.
     ///
     /// `ctas`: CTAs that an item takes; items that take none are left out.
+    #[expect(clippy::too_many_arguments, reason = "a kernel, its parameters, its items and its grid")]
     pub(super) fn launch<P: Pod>(
         &self,
         module: Module,
@@ -216,6 +217,17 @@ pub(super) fn allocate<T: Pod>(cuda: &Cuda, len: usize) -> Result<CudaSlice<T>> 
     let address = bytes.leak();
     // SAFETY: the allocation has `len * size_of::<T>()` bytes and is aligned to 256; any bytes are a valid `T: Pod`.
     Ok(unsafe { stream.upgrade_device_ptr(address, len) })
+}
+
+/// Whether host memory is pinned, so that a copy from it may go on after the call that queued it. From other memory the
+/// driver has taken the bytes when the call returns.
+pub(super) fn pinned<T>(data: &[T]) -> bool {
+    let mut kind = 0u32;
+    let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+    // SAFETY: the attribute is written as 32 bits, and the address is only looked up.
+    let found =
+        unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, data.as_ptr() as sys::CUdeviceptr) };
+    found == sys::CUresult::CUDA_SUCCESS && kind == sys::CUmemorytype::CU_MEMORYTYPE_HOST as u32
 }
 
 /// Whether the driver's library can be loaded; cudarc would panic without it.

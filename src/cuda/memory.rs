@@ -2,7 +2,7 @@
 
 use super::Cuda;
 use super::error::{Driver, describe};
-use super::launch::allocate;
+use super::launch::{allocate, pinned};
 use super::view::{View, ViewMut};
 use crate::backend::Memory;
 use crate::error::{Error, Result};
@@ -53,6 +53,9 @@ impl Memory for Cuda {
         let mut view = ViewMut::from(&mut buffer);
         if let Some(mut bytes) = view.bytes_mut().filter(|bytes| !bytes.is_empty()) {
             self.stream().memcpy_htod(bytemuck::cast_slice::<T, u8>(data), &mut bytes).during("cuMemcpyHtoDAsync")?;
+            if pinned(data) {
+                self.synchronize()?;
+            }
         }
         Ok(buffer)
     }

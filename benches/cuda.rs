@@ -1,0 +1,417 @@
+//! Time of every CUDA operation against a device-to-device copy measured in the same run.
+//!
+//! `cargo bench --no-default-features --features cuda --bench cuda -- [--log-n 29] [--rounds 15] [--only TEXT] [--json PATH]`
+//!
+//! Device events around each call, median of the rounds after three that warm up. Inputs are Gaussian and far larger
+//! than the L2 cache. Bytes: each input read once (twice for one scale a tensor or row), each output written once.
+#![expect(clippy::print_stdout, reason = "a table is what this program is for")]
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use comfy_table::{CellAlignment, Table};
+use cudarc::driver::{CudaEvent, CudaSlice, sys::CUevent_flags};
+use half::{bf16, f16};
+use std::time::Instant;
+use trigrad::backend::{Backend, Memory};
+use trigrad::cuda::{Cuda, Reports};
+use trigrad::numerics::pack::words;
+use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge};
+use trigrad::op::check::{self, Check};
+use trigrad::op::dequantize::{self, Dequantize};
+use trigrad::op::quantize::{self, Quantize, Threshold};
+use trigrad::op::read_out::{self, ReadOut};
+use trigrad::op::reduce::{Dot, SquaredNorm};
+use trigrad::op::{BlockSize, Draw, Element, Grouping};
+
+#[derive(Parser)]
+struct Args {
+    /// Elements: 2 to this.
+    #[arg(long, default_value_t = 29)]
+    log_n: u32,
+    /// Measured rounds.
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Only rows whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// The card.
+    #[arg(long, default_value_t = 0)]
+    device: usize,
+    /// Where to write the figures.
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A line of the table.
+#[derive(serde::Serialize)]
+struct Figure {
+    name: String,
+    elements: u64,
+    bytes_per_element: f64,
+    milliseconds: f64,
+    fastest: f64,
+    slowest: f64,
+    ps_per_element: f64,
+    gb_per_second: f64,
+    share_of_copy: f64,
+}
+
+struct Bench {
+    cuda: Cuda,
+    args: Args,
+    events: (CudaEvent, CudaEvent),
+    /// Bytes a second, read plus written.
+    copy: f64,
+    figures: Vec<Figure>,
+}
+
+impl Bench {
+    /// Milliseconds of one call: median, fastest, slowest.
+    fn time(&self, mut call: impl FnMut() -> Result<()>) -> Result<(f64, f64, f64)> {
+        let mut times = Vec::with_capacity(self.args.rounds);
+        for round in 0..self.args.rounds + 3 {
+            self.events.0.record(self.cuda.stream())?;
+            call()?;
+            self.events.1.record(self.cuda.stream())?;
+            let ms = f64::from(self.events.0.elapsed_ms(&self.events.1)?);
+            if round >= 3 {
+                times.push(ms);
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        Ok((times[times.len() / 2], times[0], times[times.len() - 1]))
+    }
+
+    fn row(&mut self, name: &str, elements: usize, bytes: f64, call: impl FnMut() -> Result<()>) -> Result<()> {
+        if !name.contains(&self.args.only) {
+            return Ok(());
+        }
+        let (ms, fastest, slowest) = self.time(call).with_context(|| name.to_owned())?;
+        let n = elements as f64;
+        let rate = n * bytes / ms * 1e3;
+        self.figures.push(Figure {
+            name: name.to_owned(),
+            elements: elements as u64,
+            bytes_per_element: bytes,
+            milliseconds: ms,
+            fastest,
+            slowest,
+            ps_per_element: ms * 1e9 / n,
+            gb_per_second: rate / 1e9,
+            share_of_copy: rate / self.copy,
+        });
+        Ok(())
+    }
+}
+
+fn gaussian(n: usize) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut unit = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 40) as f32 + 0.5) / 16_777_216.0
+    };
+    (0..n).map(|_| 1e-3 * (-2.0 * unit().ln()).sqrt() * (std::f32::consts::TAU * unit()).cos()).collect()
+}
+
+/// `n` elements on the card: a Gaussian sample of 2^22 again and again.
+fn data<T: Element>(cuda: &Cuda, n: usize) -> Result<CudaSlice<T>> {
+    let sample: Vec<T> = gaussian(n.min(1 << 22)).iter().map(|x| T::from_f32_bits(x.to_bits())).collect();
+    let sample = cuda.upload(&sample)?;
+    let mut all = cuda.zeros::<T>(n)?;
+    let mut at = 0;
+    while at < n {
+        let many = sample.len().min(n - at);
+        let from = Cuda::slice(Cuda::view(&sample), 0..many).context("sample")?;
+        let to = Cuda::slice_mut(Cuda::view_mut(&mut all), at..at + many).context("buffer")?;
+        cuda.copy(from, to)?;
+        at += many;
+    }
+    Ok(all)
+}
+
+fn draw() -> Draw {
+    Draw::new(12345, 3).micro_batch(5)
+}
+
+/// What quantize, accumulate and read out need for `n` elements.
+struct Buffers {
+    planes: CudaSlice<u32>,
+    levels: CudaSlice<u32>,
+    scales: CudaSlice<u16>,
+    seen: CudaSlice<u16>,
+    reports: Reports,
+}
+
+const BLOCK: f64 = 64.0;
+
+fn forward<T: Element>(bench: &mut Bench, kind: &str, n: usize, buffers: &mut Buffers) -> Result<()> {
+    let cuda = bench.cuda.clone();
+    let size = size_of::<T>() as f64;
+    let x = data::<T>(&cuda, n)?;
+    let blocks = |b: u32| BlockSize::new(b).map(Grouping::Block);
+    let quantize = |op: &Quantize, b: &mut Buffers| -> Result<()> {
+        let groups = op.grouping.groups(n);
+        let scales = Cuda::slice_mut(Cuda::view_mut(&mut b.scales), 0..groups).context("scales")?;
+        let words = Cuda::view_mut(&mut b.planes);
+        let item = quantize::Item { tensor: 0, first: 0, x: Cuda::view(&x), words, scales, report: 0 };
+        Ok(cuda.quantize(op, &mut [item], &mut b.reports)?)
+    };
+    let stochastic = Quantize::stochastic(draw());
+    let twn = Quantize::threshold(Threshold::TWN);
+    for (name, op, bytes) in [
+        ("quantize stochastic, block 64", stochastic, size + 0.25 + 2.0 / 64.0),
+        ("quantize stochastic, block 256", stochastic.grouping(blocks(256)?), size + 0.25 + 2.0 / 256.0),
+        ("quantize stochastic, block 4096", stochastic.grouping(blocks(4096)?), size + 0.25 + 2.0 / 4096.0),
+        ("quantize threshold 0.7 mean, block 64", twn, size + 0.25 + 2.0 / 64.0),
+        ("quantize threshold given, block 64", Quantize::threshold(Threshold::Given(1e-3)), size + 0.25 + 2.0 / 64.0),
+        ("quantize clipped at 2.5 sigma, block 64", stochastic.clip(2.5), size + 0.25 + 2.0 / 64.0),
+        ("quantize stochastic, tensor", stochastic.grouping(Grouping::Tensor), 2.0 * size + 0.25),
+        ("quantize stochastic, rows of 4096", stochastic.grouping(Grouping::Row(4096)), 2.0 * size + 0.25),
+        ("quantize stochastic, rows of 1024", stochastic.grouping(Grouping::Row(1024)), 2.0 * size + 0.25),
+        ("quantize threshold 0.7 mean, tensor", twn.grouping(Grouping::Tensor), 2.0 * size + 0.25),
+    ] {
+        bench.row(&format!("{name}, {kind}"), n, bytes, || quantize(&op, buffers))?;
+    }
+
+    for bits in [2, 4, 8] {
+        cuda.clear(Cuda::view_mut(&mut buffers.levels))?;
+        cuda.clear(Cuda::view_mut(&mut buffers.scales))?;
+        let bytes = size + f64::from(bits) / 4.0 + 4.0 / BLOCK;
+        let op = Adaptive { bits, block: BlockSize::default(), draw: draw(), weight: 1.0 };
+        bench.row(&format!("accumulate adaptive, {bits} bits, {kind}"), n, bytes, || {
+            let levels = Cuda::slice_mut(Cuda::view_mut(&mut buffers.levels), 0..words(n, bits)).context("levels")?;
+            let scales = Cuda::slice_mut(Cuda::view_mut(&mut buffers.scales), 0..n.div_ceil(64)).context("scales")?;
+            let item = AdaptiveItem { tensor: 0, first: 0, x: Cuda::view(&x), levels, scales, report: 0 };
+            Ok(cuda.accumulate_adaptive(&op, &mut [item], &mut buffers.reports)?)
+        })?;
+    }
+
+    cuda.clear(Cuda::view_mut(&mut buffers.seen))?;
+    let look = Look { block: BlockSize::default(), weight: 1.0 };
+    bench.row(&format!("look, {kind}"), n, size + 2.0 / BLOCK, || {
+        let seen = Cuda::slice_mut(Cuda::view_mut(&mut buffers.seen), 0..n.div_ceil(64)).context("seen")?;
+        Ok(cuda.look(&look, &mut [LookItem { x: Cuda::view(&x), seen, report: 0 }], &mut buffers.reports)?)
+    })?;
+    for bits in [4, 8] {
+        cuda.clear(Cuda::view_mut(&mut buffers.levels))?;
+        let bytes = size + f64::from(bits) / 4.0 + 4.0 / BLOCK;
+        let op = Exact { bits, block: BlockSize::default(), draw: draw(), weight: 1.0, held: 0 };
+        bench.row(&format!("accumulate exact, {bits} bits, {kind}"), n, bytes, || {
+            let counts = Cuda::slice_mut(Cuda::view_mut(&mut buffers.levels), 0..words(n, bits)).context("counts")?;
+            let scales = Cuda::slice(Cuda::view(&buffers.scales), 0..n.div_ceil(64)).context("scales")?;
+            let seen = Cuda::slice_mut(Cuda::view_mut(&mut buffers.seen), 0..n.div_ceil(64)).context("seen")?;
+            let item = ExactItem { tensor: 0, first: 0, x: Cuda::view(&x), counts, scales, seen, report: 0 };
+            Ok(cuda.accumulate_exact(&op, &mut [item], &mut buffers.reports)?)
+        })?;
+    }
+    bench.row(&format!("check, {kind}"), n, size, || {
+        let item = check::Item { x: Cuda::view(&x), first: 0, report: 0 };
+        Ok(cuda.check(&Check { weight: 1.0 }, &[item], &mut buffers.reports)?)
+    })?;
+    let found = cuda.read_reports(&buffers.reports)?;
+    anyhow::ensure!(found[0].non_finite == 0, "the data has nothing out of range, yet the report says {found:?}");
+    Ok(())
+}
+
+fn back<T: Element>(bench: &mut Bench, kind: &str, n: usize, buffers: &Buffers) -> Result<()> {
+    let cuda = bench.cuda.clone();
+    let size = size_of::<T>() as f64;
+    let mut out = cuda.zeros::<T>(n)?;
+    let scales = || Cuda::slice(Cuda::view(&buffers.scales), 0..n.div_ceil(64)).context("scales");
+    bench.row(&format!("dequantize, block 64, {kind}"), n, size + 0.25 + 2.0 / BLOCK, || {
+        let item =
+            dequantize::Item { words: Cuda::view(&buffers.planes), scales: scales()?, out: Cuda::view_mut(&mut out) };
+        Ok(cuda.dequantize(&Dequantize::default(), &mut [item])?)
+    })?;
+    for bits in [2, 4, 8] {
+        let op = ReadOut { bits, block: BlockSize::default(), factor: 0.125 };
+        bench.row(&format!("read out, {bits} bits, {kind}"), n, size + f64::from(bits) / 8.0 + 2.0 / BLOCK, || {
+            let levels = Cuda::slice(Cuda::view(&buffers.levels), 0..words(n, bits)).context("levels")?;
+            let item = read_out::Item { levels, scales: scales()?, out: Cuda::view_mut(&mut out), guard: None };
+            Ok(cuda.read_out(&op, &mut [item], None)?)
+        })?;
+    }
+    Ok(())
+}
+
+/// Lengths of a model's tensors: for every large one three small ones, about `total` elements in all.
+fn model(tensors: usize, total: usize) -> Vec<usize> {
+    let shapes = [1usize, 64, 4, 1, 16, 1, 4, 1];
+    let sum: usize = (0..tensors).map(|i| shapes[i % shapes.len()]).sum();
+    let unit = (total / sum).max(64);
+    (0..tensors).map(|i| if shapes[i % shapes.len()] == 1 { 64 + 32 * (i % 7) } else { unit * shapes[i % shapes.len()] / 32 * 32 }).collect()
+}
+
+/// A list of tensors in one call, against one tensor of as many elements.
+fn lists<T: Element>(bench: &mut Bench, kind: &str, tensors: usize, total: usize) -> Result<()> {
+    let cuda = bench.cuda.clone();
+    let lengths = model(tensors, total);
+    let n: usize = lengths.iter().sum();
+    let xs = lengths.iter().map(|&n| data::<T>(&cuda, n)).collect::<Result<Vec<_>>>()?;
+    let buffers = |per: &dyn Fn(usize) -> usize| {
+        lengths.iter().map(|&n| Ok(cuda.zeros::<u32>(per(n))?)).collect::<Result<Vec<CudaSlice<u32>>>>()
+    };
+    let mut planes = buffers(&|n| words(n, 2))?;
+    let mut levels = buffers(&|n| words(n, 4))?;
+    let mut scales = lengths.iter().map(|n| Ok(cuda.zeros::<u16>(n.div_ceil(64))?)).collect::<Result<Vec<_>>>()?;
+    let mut reports = cuda.reports(tensors)?;
+    let size = size_of::<T>() as f64;
+    let mut quantize = || -> Result<()> {
+        let mut items: Vec<_> = xs
+            .iter()
+            .zip(&mut planes)
+            .zip(&mut scales)
+            .enumerate()
+            .map(|(i, ((x, words), scales))| quantize::Item {
+                tensor: i as u32,
+                first: 0,
+                x: Cuda::view(x),
+                words: Cuda::view_mut(words),
+                scales: Cuda::view_mut(scales),
+                report: i,
+            })
+            .collect();
+        Ok(cuda.quantize(&Quantize::stochastic(draw()), &mut items, &mut reports)?)
+    };
+    let label = format!("{tensors} tensors, {:.1} M elements", n as f64 / 1e6);
+    bench.row(&format!("quantize stochastic, {label}, {kind}"), n, size + 0.25 + 2.0 / BLOCK, &mut quantize)?;
+    host_time(bench, &format!("quantize stochastic, {label}, {kind}"), &mut quantize)?;
+    let op = Adaptive { bits: 4, block: BlockSize::default(), draw: draw(), weight: 1.0 };
+    let mut accumulate = || -> Result<()> {
+        let mut items: Vec<_> = xs
+            .iter()
+            .zip(&mut levels)
+            .zip(&mut scales)
+            .enumerate()
+            .map(|(i, ((x, levels), scales))| AdaptiveItem {
+                tensor: i as u32,
+                first: 0,
+                x: Cuda::view(x),
+                levels: Cuda::view_mut(levels),
+                scales: Cuda::view_mut(scales),
+                report: i,
+            })
+            .collect();
+        Ok(cuda.accumulate_adaptive(&op, &mut items, &mut reports)?)
+    };
+    bench.row(&format!("accumulate adaptive, 4 bits, {label}, {kind}"), n, size + 1.0 + 4.0 / BLOCK, &mut accumulate)?;
+    host_time(bench, &format!("accumulate adaptive, 4 bits, {label}, {kind}"), &mut accumulate)
+}
+
+/// Microseconds a call, from the first call to the end of the last, host time included.
+fn host_time(bench: &Bench, name: &str, call: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    if !name.contains(&bench.args.only) {
+        return Ok(());
+    }
+    let calls = 200u32;
+    call()?;
+    bench.cuda.synchronize()?;
+    let start = Instant::now();
+    for _ in 0..calls {
+        call()?;
+    }
+    let queued = start.elapsed().as_secs_f64() * 1e6 / f64::from(calls);
+    bench.cuda.synchronize()?;
+    let done = start.elapsed().as_secs_f64() * 1e6 / f64::from(calls);
+    println!("{name}: {queued:.1} us a call to queue, {done:.1} us a call until done");
+    Ok(())
+}
+
+fn reductions(bench: &mut Bench, n: usize, buffers: &mut Buffers) -> Result<()> {
+    let cuda = bench.cuda.clone();
+    let scales = || Cuda::slice(Cuda::view(&buffers.scales), 0..n.div_ceil(64)).context("scales");
+    let planes = Cuda::view(&buffers.planes);
+    let levels = || Cuda::slice(Cuda::view(&buffers.levels), 0..words(n, 4)).context("levels");
+    bench.row("nonzeros, waits", n, 0.25, || Ok(cuda.count_nonzero(planes).map(|_| ())?))?;
+    let dot = Dot { grouping: Grouping::default(), n };
+    bench.row("dot product, waits", n, 0.5 + 4.0 / BLOCK, || {
+        Ok(cuda.dot(&dot, planes, scales()?, planes, scales()?).map(|_| ())?)
+    })?;
+    let norm = SquaredNorm { bits: 4, grouping: Grouping::default(), n };
+    bench.row("squared norm, 4 bits, waits", n, 0.5 + 2.0 / BLOCK, || {
+        Ok(cuda.squared_norm(&norm, levels()?, scales()?).map(|_| ())?)
+    })?;
+    let other = cuda.zeros::<u32>(words(n, 4))?;
+    bench.row("merge, 4 bits", n, 1.5, || {
+        let into = Cuda::slice_mut(Cuda::view_mut(&mut buffers.levels), 0..words(n, 4)).context("levels")?;
+        Ok(cuda.merge(&Merge { bits: 4, held: 3, added: 3 }, Cuda::view(&other), into)?)
+    })
+}
+
+fn card() -> String {
+    let fields = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.limit";
+    let query = format!("--query-gpu={fields}");
+    std::process::Command::new("nvidia-smi")
+        .args([query.as_str(), "--format=csv"])
+        .output()
+        .ok()
+        .map_or_else(|| "nvidia-smi says nothing".to_owned(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let cuda = Cuda::new(args.device)?;
+    let n = 1usize << args.log_n;
+    println!("{}\n{}\nn = 2^{}, {} rounds", cuda.name(), card(), args.log_n, args.rounds);
+    let timing = Some(CUevent_flags::CU_EVENT_DEFAULT);
+    let events = (cuda.stream().context().new_event(timing)?, cuda.stream().context().new_event(timing)?);
+    let mut bench = Bench { cuda: cuda.clone(), args, events, copy: 1.0, figures: Vec::new() };
+    {
+        let from = data::<f32>(&cuda, n)?;
+        let mut to = cuda.zeros::<f32>(n)?;
+        let (ms, ..) = bench.time(|| Ok(cuda.copy(Cuda::view(&from), Cuda::view_mut(&mut to))?))?;
+        bench.copy = n as f64 * 8.0 / ms * 1e3;
+        println!("device-to-device copy: {:.1} GB/s", bench.copy / 1e9);
+    }
+    let mut buffers = Buffers {
+        planes: cuda.zeros(words(n, 2))?,
+        levels: cuda.zeros(words(n, 8))?,
+        scales: cuda.zeros(n.div_ceil(64))?,
+        seen: cuda.zeros(n.div_ceil(64))?,
+        reports: cuda.reports(1)?,
+    };
+    forward::<f32>(&mut bench, "f32", n, &mut buffers)?;
+    forward::<bf16>(&mut bench, "bf16", n, &mut buffers)?;
+    forward::<f16>(&mut bench, "f16", n, &mut buffers)?;
+    back::<f32>(&mut bench, "f32", n, &buffers)?;
+    back::<bf16>(&mut bench, "bf16", n, &buffers)?;
+    back::<f16>(&mut bench, "f16", n, &buffers)?;
+    reductions(&mut bench, n, &mut buffers)?;
+    drop(buffers);
+    lists::<f32>(&mut bench, "f32", 300, n)?;
+    lists::<bf16>(&mut bench, "bf16", 300, n)?;
+    lists::<f32>(&mut bench, "f32", 150, 10_000_000)?;
+    lists::<bf16>(&mut bench, "bf16", 150, 10_000_000)?;
+    lists::<bf16>(&mut bench, "bf16", 1, 4096)?;
+
+    let mut table = Table::new();
+    table.set_header(["operation", "ps/element", "bytes", "GB/s", "share of copy", "ms (fastest to slowest)"]);
+    for f in &bench.figures {
+        table.add_row([
+            f.name.clone(),
+            format!("{:.4}", f.ps_per_element),
+            format!("{:.3}", f.bytes_per_element),
+            format!("{:.0}", f.gb_per_second),
+            format!("{:.1}%", 100.0 * f.share_of_copy),
+            format!("{:.4} ({:.4} to {:.4})", f.milliseconds, f.fastest, f.slowest),
+        ]);
+    }
+    for column in 1..=5 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("{table}\n{}", card());
+    if let Some(path) = &bench.args.json {
+        let json = serde_json::json!({
+            "device": cuda.name(), "card": card(), "n": n, "copy_gb_per_second": bench.copy / 1e9, "figures": bench.figures,
+        });
+        std::fs::write(path, serde_json::to_string_pretty(&json)?)?;
+    }
+    Ok(())
+}
