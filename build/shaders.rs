@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 #[path = "../src/webgpu/expand.rs"]
-#[allow(dead_code, reason = "run time uses more of it")]
+#[expect(dead_code, reason = "run time uses more of it")]
 mod expand;
 #[path = "variants.rs"]
 mod variants;
@@ -166,6 +166,8 @@ fn validate(name: &str, lines: &[Line], flags: &[&str], params: &mut Option<Vec<
     (read_only.into_iter().map(|(_, r)| r).collect(), entry.workgroup_size[0])
 }
 
+#[expect(clippy::print_stderr, reason = "how a build script says why it fails")]
 fn fail(message: &str) -> ! {
-    panic!("shader build failed: {message}")
+    eprintln!("shader build failed: {message}");
+    std::process::exit(1)
 }

@@ -1,6 +1,12 @@
 //! What only a wgpu device can do or suffer: buffers of the caller's at any offset, operations recorded into an
 //! encoder, split tensors, folded dispatches, refused limits, and a device lost in the middle of work.
 #![cfg(feature = "wgpu")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails may panic, one that is skipped says so"
+)]
 
 use half::f16;
 use trigrad::backend::{Backend, Memory};

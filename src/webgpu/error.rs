@@ -42,7 +42,7 @@ impl Wgpu {
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let result = work();
         let found = [block_on(validation.pop()), block_on(internal.pop()), block_on(memory.pop())];
-        for error in found.into_iter().flatten() {
+        if let Some(error) = found.into_iter().flatten().next() {
             return Err(match error {
                 wgpu::Error::OutOfMemory { .. } => {
                     Error::OutOfMemory { device: self.inner.info.name.clone(), asked, free: None }

@@ -67,6 +67,7 @@ impl Wgpu {
     /// # Errors
     ///
     /// [`Error::Length`] for another length, [`Error::OutOfMemory`], or what the device reports.
+    #[expect(clippy::needless_pass_by_value, reason = "a mutable view is given away, as in `Memory`")]
     pub fn write<T: Pod + Send + Sync>(&self, data: &[T], to: ViewMut<'_, T>) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(data);
         if bytes.len() as u64 != to.raw.bytes {
