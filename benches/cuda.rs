@@ -244,7 +244,17 @@ fn model(tensors: usize, total: usize) -> Vec<usize> {
     let shapes = [1usize, 64, 4, 1, 16, 1, 4, 1];
     let sum: usize = (0..tensors).map(|i| shapes[i % shapes.len()]).sum();
     let unit = (total / sum).max(64);
-    (0..tensors).map(|i| if shapes[i % shapes.len()] == 1 { 64 + 32 * (i % 7) } else { unit * shapes[i % shapes.len()] / 32 * 32 }).collect()
+    (0..tensors)
+        .map(
+            |i| {
+                if shapes[i % shapes.len()] == 1 {
+                    64 + 32 * (i % 7)
+                } else {
+                    unit * shapes[i % shapes.len()] / 32 * 32
+                }
+            },
+        )
+        .collect()
 }
 
 /// A list of tensors in one call, against one tensor of as many elements.
@@ -299,7 +309,12 @@ fn lists<T: Element>(bench: &mut Bench, kind: &str, tensors: usize, total: usize
             .collect();
         Ok(cuda.accumulate_adaptive(&op, &mut items, &mut reports)?)
     };
-    bench.row(&format!("accumulate adaptive, 4 bits, {label}, {kind}"), n, size + 1.0 + 4.0 / BLOCK, &mut accumulate)?;
+    bench.row(
+        &format!("accumulate adaptive, 4 bits, {label}, {kind}"),
+        n,
+        size + 1.0 + 4.0 / BLOCK,
+        &mut accumulate,
+    )?;
     host_time(bench, &format!("accumulate adaptive, 4 bits, {label}, {kind}"), &mut accumulate)
 }
 
@@ -346,11 +361,10 @@ fn reductions(bench: &mut Bench, n: usize, buffers: &mut Buffers) -> Result<()> 
 fn card() -> String {
     let fields = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.limit";
     let query = format!("--query-gpu={fields}");
-    std::process::Command::new("nvidia-smi")
-        .args([query.as_str(), "--format=csv"])
-        .output()
-        .ok()
-        .map_or_else(|| "nvidia-smi says nothing".to_owned(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    std::process::Command::new("nvidia-smi").args([query.as_str(), "--format=csv"]).output().ok().map_or_else(
+        || "nvidia-smi says nothing".to_owned(),
+        |out| String::from_utf8_lossy(&out.stdout).trim().to_owned(),
+    )
 }
 
 fn main() -> Result<()> {
