@@ -129,7 +129,7 @@ fn splitting_and_folding_move_no_bit() {
     let whole = work(&gpu, &x).unwrap();
     assert_eq!(whole.reports[1], Report { non_finite: 4, first: Some(70_064), clipped: 0 });
     assert_eq!(whole.reports[0].first, Some(70_000));
-    for (window, workgroups) in [(65_536, u32::MAX), (1 << 31, 7), (131_072, 5)] {
+    for (window, workgroups) in [(65_536, u32::MAX), (1 << 31, 67), (131_072, 47)] {
         let mut options = Options::default();
         (options.window, options.workgroups) = (window, workgroups);
         let parts = work(&device(&options).unwrap(), &x).unwrap();
