@@ -240,7 +240,7 @@ fn pipelines(options: &Options) -> Result<Vec<(&'static str, f64)>> {
     let gpu = Wgpu::with(options)?;
     let mut tensor = Tensor::<f32>::new(&gpu, 64)?;
     let mut out = gpu.zeros::<f32>(64)?;
-    let mut twice = |name, work: &mut dyn FnMut(&Wgpu) -> Result<()>| -> Result<(&'static str, f64)> {
+    let twice = |name, work: &mut dyn FnMut(&Wgpu) -> Result<()>| -> Result<(&'static str, f64)> {
         let mut once = || -> Result<f64> {
             let started = Instant::now();
             work(&gpu)?;

@@ -155,6 +155,7 @@ fn write(path: &Path, bytes: &[u8]) {
 }
 
 /// Ends the build with a sentence.
+#[expect(clippy::print_stderr, reason = "cargo shows what a build script says there")]
 fn fail(sentence: &str) -> ! {
     eprintln!("{sentence}");
     std::process::exit(1)
