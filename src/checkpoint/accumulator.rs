@@ -150,8 +150,9 @@ pub(crate) fn get_reports(contents: &mut Contents, name: &str) -> Result<Vec<Rep
     let words = contents.u64s(name)?;
     let (rows, rest) = words.as_chunks::<3>();
     crate::op::length("reports", 3 * rows.len(), 3 * rows.len() + rest.len())?;
-    Ok(rows
-        .iter()
-        .map(|&[non_finite, first, clipped]| Report { non_finite, first: first.checked_sub(1), clipped })
-        .collect())
+    let report = |&[non_finite, first, clipped]: &[u64; 3]| {
+        let report = Report { non_finite, first: first.checked_sub(1), clipped };
+        report.validate(usize::MAX).map(|()| report)
+    };
+    rows.iter().map(report).collect()
 }

@@ -10,7 +10,11 @@ fn slot(reports: &[Report], slot: usize) -> Result<()> {
     if slot < reports.len() {
         Ok(())
     } else {
-        Err(Error::Length { what: "report slots", expected: slot as u64 + 1, got: reports.len() as u64 })
+        Err(Error::Length {
+            what: "report slots",
+            expected: (slot as u64).saturating_add(1),
+            got: reports.len() as u64,
+        })
     }
 }
 
