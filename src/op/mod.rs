@@ -298,6 +298,11 @@ pub(crate) fn span(first: u64, n: usize, grouping: Grouping) -> Result<()> {
     if !first.is_multiple_of(multiple) {
         return Err(Error::Alignment { what: "first element", got: first, multiple });
     }
+    within(first, n)
+}
+
+/// Checks that `first..first + n` lies within what a tensor can have.
+pub(crate) fn within(first: u64, n: usize) -> Result<()> {
     match first.checked_add(n as u64) {
         Some(end) if end <= ELEMENTS_MAX => Ok(()),
         end => Err(Error::Limit { what: "elements in a tensor", got: end.unwrap_or(u64::MAX), limit: ELEMENTS_MAX }),

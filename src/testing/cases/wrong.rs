@@ -280,6 +280,8 @@ fn check(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good, visit };
     spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 6)?;
     spoiler.with("slot of the highest number", |c| c.tensors[LAST].slot = usize::MAX)?;
+    spoiler.with("end past the last element", |c| c.tensors[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("end past 2^64", |c| c.tensors[LAST].first = u64::MAX)?;
     for weight in [f32::NAN, f32::INFINITY] {
         spoiler.with(format!("weight {weight}"), |c| c.op.weight = weight)?;
     }

@@ -147,6 +147,7 @@ impl Backend for Reference {
     ) -> Result<()> {
         op.validate()?;
         for item in items {
+            item.validate()?;
             slot(reports, item.report)?;
         }
         for item in items {
