@@ -73,7 +73,7 @@ if part examples; then
   for device in cuda wgpu; do
     [ -x example/train_fashion ] || continue
     echo "== train_fashion --device $device"
-    (cd example && ./train_fashion --device $device --data data/fashion-mnist --json "../$results/train_fashion_$device.json" --out "../$results/train_fashion_$device.png")
+    (cd example && ./train_fashion --device $device --data data/fashion-mnist --json "../$results/train_fashion_$device.json" --png "../$results/train_fashion_$device.png")
     record $? "train_fashion $device"
   done
 fi

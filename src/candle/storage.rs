@@ -65,5 +65,10 @@ pub(crate) fn tensor<T: WithDType + Pod + Send + Sync>(
 ) -> Result<Tensor> {
     match buffer {
         Buffer::Cpu(x) => Ok(Tensor::from_vec(x, shape, device)?),
+        #[cfg(feature = "wgpu")]
+        Buffer::Wgpu(_) => {
+            let (expected, got) = ("a device that candle has too".to_owned(), "wgpu".to_owned());
+            Err(Error::WrongDevice { expected, got })
+        }
     }
 }
