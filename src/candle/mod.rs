@@ -27,6 +27,8 @@ mod accumulator;
 pub(crate) mod cuda;
 pub(crate) mod storage;
 mod tensor;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
 pub use accumulator::{GradientAccumulator, Gradients};
 pub use storage::device;
