@@ -1,13 +1,13 @@
 //! Gradient accumulation for a candle model.
 
-use super::storage::{device, float, tensor, with_views};
+use super::storage::{Shared, device, float, tensor, with_views};
 use crate::accumulator::{Accumulator, Config, Floats, Id, Reduce, Spec};
 use crate::backend::Memory;
 use crate::device::{Buffer, Device, ViewMut};
 use crate::error::{Error, Result};
 use crate::op::Element;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var, WithDType};
+use candle_core::{DType, Tensor, Var};
 use candle_nn::VarMap;
 use half::{bf16, f16};
 use std::collections::HashMap;
@@ -212,7 +212,7 @@ impl GradientAccumulator {
         Ok(tensors.into_iter().map(|(_, t)| t).collect())
     }
 
-    fn read_type<T: Element + WithDType>(&self, reduce: Reduce) -> Result<Vec<(usize, Tensor)>> {
+    fn read_type<T: Element + Shared>(&self, reduce: Reduce) -> Result<Vec<(usize, Tensor)>> {
         let specs = self.inner.specs();
         let mut buffers: Vec<(usize, Buffer<T>)> = Vec::new();
         for (i, _) in self.dtypes.iter().enumerate().filter(|(_, d)| **d == T::DTYPE) {
