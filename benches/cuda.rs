@@ -1,6 +1,6 @@
 //! Time of every CUDA operation against a device-to-device copy measured in the same run.
 //!
-//! `cargo bench --no-default-features --features cuda --bench cuda -- [--log-n 29] [--rounds 15] [--only TEXT] [--json PATH]`
+//! `cargo bench --no-default-features --features cuda --bench cuda -- [--log-n 29] [--rounds 15] [--sweep] [--only TEXT] [--json PATH]`
 //!
 //! Device events around each call, median of the rounds after three that warm up. Inputs are Gaussian and far larger
 //! than the L2 cache. Bytes: each input read once (twice for one scale a tensor or row), each output written once.
@@ -31,6 +31,9 @@ struct Args {
     /// Measured rounds.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
+    /// Also time against size: every power of two from 2^10 to one above `--log-n`.
+    #[arg(long)]
+    sweep: bool,
     /// Only rows whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -339,6 +342,50 @@ fn host_time(bench: &Bench, name: &str, call: &mut dyn FnMut() -> Result<()>) ->
     Ok(())
 }
 
+/// Time against size. Every round takes another part of buffers much larger than the L2 cache.
+fn sweep<T: Element>(bench: &mut Bench, kind: &str) -> Result<()> {
+    let cuda = bench.cuda.clone();
+    let most = 1usize << (bench.args.log_n + 1);
+    let x = data::<T>(&cuda, most)?;
+    let mut planes = cuda.zeros::<u32>(words(most, 2))?;
+    let mut levels = cuda.zeros::<u32>(words(most, 4))?;
+    let mut scales = cuda.zeros::<u16>(most / 64)?;
+    let mut reports = cuda.reports(1)?;
+    let size = size_of::<T>() as f64;
+    for log in 10..=bench.args.log_n + 1 {
+        let n = 1usize << log;
+        let mut round = 0;
+        let mut next = || {
+            let at = round * n % most;
+            round += 1;
+            at
+        };
+        bench.row(&format!("sweep quantize stochastic, {kind}, 2^{log}"), n, size + 0.25 + 2.0 / BLOCK, || {
+            let at = next();
+            let x = Cuda::slice(Cuda::view(&x), at..at + n).context("x")?;
+            let words = Cuda::slice_mut(Cuda::view_mut(&mut planes), at / 16..(at + n) / 16).context("planes")?;
+            let scales = Cuda::slice_mut(Cuda::view_mut(&mut scales), at / 64..(at + n) / 64).context("scales")?;
+            let item = quantize::Item { tensor: 0, first: 0, x, words, scales, report: 0 };
+            Ok(cuda.quantize(&Quantize::stochastic(draw()), &mut [item], &mut reports)?)
+        })?;
+        let op = Adaptive { bits: 4, block: BlockSize::default(), draw: draw(), weight: 1.0 };
+        bench.row(
+            &format!("sweep accumulate adaptive, 4 bits, {kind}, 2^{log}"),
+            n,
+            size + 1.0 + 4.0 / BLOCK,
+            || {
+                let at = next();
+                let x = Cuda::slice(Cuda::view(&x), at..at + n).context("x")?;
+                let levels = Cuda::slice_mut(Cuda::view_mut(&mut levels), at / 8..(at + n) / 8).context("levels")?;
+                let scales = Cuda::slice_mut(Cuda::view_mut(&mut scales), at / 64..(at + n) / 64).context("scales")?;
+                let item = AdaptiveItem { tensor: 0, first: 0, x, levels, scales, report: 0 };
+                Ok(cuda.accumulate_adaptive(&op, &mut [item], &mut reports)?)
+            },
+        )?;
+    }
+    Ok(())
+}
+
 fn reductions(bench: &mut Bench, n: usize, buffers: &mut Buffers) -> Result<()> {
     let cuda = bench.cuda.clone();
     let scales = || Cuda::slice(Cuda::view(&buffers.scales), 0..n.div_ceil(64)).context("scales");
@@ -404,6 +451,10 @@ fn main() -> Result<()> {
     lists::<f32>(&mut bench, "f32", 150, 10_000_000)?;
     lists::<bf16>(&mut bench, "bf16", 150, 10_000_000)?;
     lists::<bf16>(&mut bench, "bf16", 1, 4096)?;
+    if bench.args.sweep {
+        sweep::<f32>(&mut bench, "f32")?;
+        sweep::<bf16>(&mut bench, "bf16")?;
+    }
 
     let mut table = Table::new();
     table.set_header(["operation", "ps/element", "bytes", "GB/s", "share of copy", "ms (fastest to slowest)"]);
