@@ -201,7 +201,11 @@ fn forward<T: Element>(bench: &mut Bench, kind: &str, n: usize, buffers: &mut Bu
         Ok(cuda.look(&look, &mut [LookItem { x: Cuda::view(&x), seen, report: 0 }], &mut buffers.reports)?)
     })?;
     // The scales of a window that these gradients fit: from what `look` has seen, with the room a caller would leave.
-    cuda.window_scales(&WindowScales { headroom: 1.25 }, Cuda::view(&buffers.seen), Cuda::view_mut(&mut buffers.scales))?;
+    cuda.window_scales(
+        &WindowScales { headroom: 1.25 },
+        Cuda::view(&buffers.seen),
+        Cuda::view_mut(&mut buffers.scales),
+    )?;
     for bits in [4, 8] {
         cuda.clear(Cuda::view_mut(&mut buffers.levels))?;
         let bytes = size + f64::from(bits) / 4.0 + 4.0 / BLOCK;

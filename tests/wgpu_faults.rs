@@ -63,10 +63,12 @@ fn threads_share_a_device_with_an_accumulator_each() {
         _ => Format::Exact { bits: 8, scales: Scales::FirstLook { headroom: 2.0 } },
     };
     let together: Vec<State> = std::thread::scope(|scope| {
-        let start = |i: u32| scope.spawn({
-            let gpu = &gpu;
-            move || work(gpu, i, format(i)).unwrap()
-        });
+        let start = |i: u32| {
+            scope.spawn({
+                let gpu = &gpu;
+                move || work(gpu, i, format(i)).unwrap()
+            })
+        };
         let workers: Vec<_> = (0..4).map(start).collect();
         workers.into_iter().map(|w| w.join().unwrap()).collect()
     });
