@@ -153,6 +153,8 @@ impl Grouping {
             Grouping::Row(cols) => {
                 if cols == 0 {
                     1
+                } else if cols > usize::MAX as u64 {
+                    usize::MAX
                 } else {
                     cols as usize
                 }
@@ -245,8 +247,8 @@ pub struct Report {
 impl Report {
     /// Adds what another part of the same tensor found.
     pub fn merge(&mut self, other: Report) {
-        self.non_finite += other.non_finite;
-        self.clipped += other.clipped;
+        self.non_finite = self.non_finite.saturating_add(other.non_finite);
+        self.clipped = self.clipped.saturating_add(other.clipped);
         self.first = match (self.first, other.first) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
