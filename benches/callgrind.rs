@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the script reads the names from here")]
 
 #[path = "cpu/rows.rs"]
+#[expect(dead_code, reason = "bytes are for the table of times")]
 mod rows;
 
 use rows::Row;
