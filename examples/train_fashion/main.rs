@@ -4,6 +4,8 @@
 //! ```text
 //! cargo run --release --example train_fashion
 //! cargo run --release --example train_fashion -- --seeds 20 --json result.json
+//! cargo run --release --features cuda --example train_fashion -- --device cuda
+//! cargo run --release --features wgpu --example train_fashion -- --device wgpu
 //! ```
 //!
 //! For each seed all ways start from the same weights and see the same images in the same order, so their
@@ -26,7 +28,7 @@ use comfy_table::{CellAlignment, Table};
 use common::plot::{Curve, lines};
 use common::stats::{mean, paired, spread};
 use indicatif::{ProgressBar, ProgressStyle};
-use method::Method;
+use method::{Method, Place};
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -39,6 +41,12 @@ use train::{K, LEARNING_RATE, MICRO_BATCH, Outcome};
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum On {
     Cpu,
+    /// All of it on an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda,
+    /// The network on the CPU, the sums on the GPU that wgpu finds.
+    #[cfg(feature = "wgpu")]
+    Wgpu,
 }
 
 /// Fashion-MNIST with accumulated gradients: f32 against ternary.
@@ -103,10 +111,30 @@ fn main() -> Result<ExitCode> {
     Ok(code.and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
+fn place(on: On) -> Result<Place> {
+    match on {
+        On::Cpu => Ok(Place {
+            device: Device::Cpu,
+            #[cfg(feature = "wgpu")]
+            gpu: None,
+        }),
+        #[cfg(feature = "cuda")]
+        On::Cuda => Ok(Place {
+            device: Device::new_cuda(0).context("no CUDA device")?,
+            #[cfg(feature = "wgpu")]
+            gpu: None,
+        }),
+        #[cfg(feature = "wgpu")]
+        On::Wgpu => {
+            let gpu = trigrad::webgpu::Wgpu::new()?;
+            println!("sums on {} ({:?}), {}", gpu.adapter().name, gpu.adapter().backend, gpu.abilities());
+            Ok(Place { device: Device::Cpu, gpu: Some(gpu) })
+        }
+    }
+}
+
 fn compare(args: &Args) -> Result<()> {
-    let device = match args.device {
-        On::Cpu => Device::Cpu,
-    };
+    let place = place(args.device)?;
     let data = data::load(args.data.as_deref())?;
     let epochs = args.epochs.map_or(if data.train.len() > 10_000 { 1 } else { 10 }, NonZeroUsize::get);
     let seeds = args.seeds.get();
@@ -122,7 +150,7 @@ fn compare(args: &Args) -> Result<()> {
     );
 
     let start = Instant::now();
-    let results = run_all(&data, epochs, seeds, steps, &device)?;
+    let results = run_all(&data, epochs, seeds, steps, &place)?;
     let seconds = start.elapsed().as_secs_f64();
     println!("{}", table(&results)?);
     println!(
@@ -153,8 +181,8 @@ fn compare(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Every way with every seed, one run a core at a time, each on one thread.
-fn run_all(data: &data::Data, epochs: usize, seeds: usize, steps: usize, device: &Device) -> Result<Vec<Results>> {
+/// Every way with every seed: one run a core at a time, each on one thread; on a card one after the other.
+fn run_all(data: &data::Data, epochs: usize, seeds: usize, steps: usize, place: &Place) -> Result<Vec<Results>> {
     let jobs: Vec<(u64, Method)> = (0..seeds as u64).flat_map(|s| Method::ALL.map(|m| (s, m))).collect();
     let bar = ProgressBar::new((jobs.len() * steps) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {percent:>3}% {elapsed} (left: {eta}) {msg}")?);
@@ -165,15 +193,16 @@ fn run_all(data: &data::Data, epochs: usize, seeds: usize, steps: usize, device:
         while let Some(&(seed, method)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             bar.set_message(format!("{}, seed {seed}", method.name()));
             let outcome = pool
-                .install(|| train::run(method, seed, epochs, &data.train, &data.test, device, || bar.inc(1)))
+                .install(|| train::run(method, seed, epochs, &data.train, &data.test, place, || bar.inc(1)))
                 .with_context(|| format!("{}, seed {seed}", method.name()))?;
             done.lock().map_err(|_| anyhow::anyhow!("another run panicked"))?.push((seed, method, outcome));
         }
         Ok(())
     };
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(jobs.len());
+    let workers = if place.device.is_cpu() { cores } else { 1 };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow::anyhow!("a run panicked"))?)
     })?;
     bar.finish_and_clear();

@@ -2,10 +2,17 @@
 
 use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use candle_nn::VarMap;
 use trigrad::accumulator::{Config, Format, Reduce, Scales};
 use trigrad::candle::GradientAccumulator;
+
+/// Where the network is, and which GPU holds ternary sums if candle's device does not.
+pub(crate) struct Place {
+    pub(crate) device: Device,
+    #[cfg(feature = "wgpu")]
+    pub(crate) gpu: Option<trigrad::webgpu::Wgpu>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
@@ -46,7 +53,8 @@ pub(crate) enum Sum {
 }
 
 impl Sum {
-    pub(crate) fn new(method: Method, seed: u64, vars: &VarMap) -> Result<Self> {
+    #[cfg_attr(not(feature = "wgpu"), expect(unused_variables, reason = "candle's device is the only place"))]
+    pub(crate) fn new(method: Method, seed: u64, vars: &VarMap, place: &Place) -> Result<Self> {
         Ok(match method.format() {
             None => {
                 let vars = vars.all_vars();
@@ -54,6 +62,11 @@ impl Sum {
             }
             Some(format) => {
                 let config = Config { format, seed, ..Config::default() };
+                #[cfg(feature = "wgpu")]
+                if let Some(gpu) = &place.gpu {
+                    let sum = GradientAccumulator::from_varmap_on_wgpu(vars, config, gpu.clone())?;
+                    return Ok(Sum::Ternary { sum: Box::new(sum), clipped: 0, added: 0 });
+                }
                 Sum::Ternary { sum: Box::new(GradientAccumulator::from_varmap(vars, config)?), clipped: 0, added: 0 }
             }
         })

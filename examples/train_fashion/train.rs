@@ -1,7 +1,7 @@
 //! One run: a network of 784, 128 and 10 units, Adam, gradients accumulated over micro-batches.
 
 use crate::data::{CLASSES, Images, PIXELS};
-use crate::method::{Method, Sum};
+use crate::method::{Method, Place, Sum};
 use anyhow::{Result, anyhow};
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap, loss};
@@ -69,20 +69,24 @@ pub(crate) fn run(
     epochs: usize,
     train: &Images,
     test: &Images,
-    device: &Device,
+    place: &Place,
     tick: impl Fn(),
 ) -> Result<Outcome> {
+    let device = &place.device;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let vars = VarMap::new();
     let network = Network::new(&vars, &mut rng, device)?;
     let params = ParamsAdamW { lr: LEARNING_RATE, weight_decay: 0.0, ..ParamsAdamW::default() };
     let mut adam = AdamW::new(vars.all_vars(), params)?;
-    let mut sum = Sum::new(method, seed, &vars)?;
+    let mut sum = Sum::new(method, seed, &vars, place)?;
 
     let (mut total, mut accumulating) = (Duration::ZERO, Duration::ZERO);
+    // On a card work is queued: what is timed must be alone between two waits.
     let mut timed = |f: &mut dyn FnMut() -> Result<()>| {
+        device.synchronize()?;
         let start = Instant::now();
         f()?;
+        device.synchronize()?;
         accumulating += start.elapsed();
         anyhow::Ok(())
     };

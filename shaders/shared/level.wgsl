@@ -63,19 +63,24 @@ fn round_level(v: u32, s: u32, k: u32) -> i32 {
     return select(l, -l, (v >> 31u) == 1u);
 }
 
-// (l s) factor rounded once, as f32 bits, subnormals included.
+// (l s) factor rounded once, as f32 bits, subnormals included. What overflows becomes Inf and stays so: WGSL leaves
+// that open in floats, so it is decided in integers, like everything close to it and to the subnormals.
 fn read_level(l: i32, s: u32, factor: u32) -> u32 {
     if (l == 0) {
         return factor & 0x80000000u;
     }
-    let v = value(l, s) ^ params.zero;
-#if SOFT
-    return soft_mul(v, factor);
-#else
-    let r = bitcast<u32>(bitcast<f32>(v) * bitcast<f32>(factor));
-    if ((r & 0x7fffffffu) < 0x01000000u) {
-        return soft_mul(v, factor);
+#if !SOFT
+    if (s < 0x70000000u) {
+        let v = value(l, s) ^ params.zero;
+        let r = bitcast<u32>(bitcast<f32>(v) * bitcast<f32>(factor));
+        if ((r & 0x7fffffffu) >= 0x01000000u && (r & 0x7fffffffu) < 0x7f800000u) {
+            return r;
+        }
     }
-    return r;
 #end
+    let v = soft_mul(bitcast<u32>(f32(l)), s);
+    if ((v & 0x7fffffffu) == 0x7f800000u) {
+        return select(v ^ (factor & 0x80000000u), 0x7fc00000u, (factor & 0x7fffffffu) == 0u);
+    }
+    return soft_mul(v, factor);
 }

@@ -1,13 +1,13 @@
 //! Gradient accumulation for a candle model.
 
-use super::storage::{device, float, tensor, with_views};
+use super::storage::{Shared, device, float, tensor, with_views};
 use crate::accumulator::{Accumulator, Config, Floats, Id, Reduce, Spec};
 use crate::backend::Memory;
 use crate::device::{Buffer, Device, ViewMut};
 use crate::error::{Error, Result};
 use crate::op::Element;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var, WithDType};
+use candle_core::{DType, Tensor, Var};
 use candle_nn::VarMap;
 use half::{bf16, f16};
 use std::collections::HashMap;
@@ -41,6 +41,8 @@ pub struct GradientAccumulator {
     dtypes: Vec<DType>,
     /// The variables the tensors belong to, in order; empty where only shapes were given.
     vars: Vec<Var>,
+    #[cfg(feature = "wgpu")]
+    uploads: super::wgpu::Uploads,
 }
 
 impl GradientAccumulator {
@@ -51,7 +53,14 @@ impl GradientAccumulator {
     /// As for [`Accumulator::new`]; [`Error::NoDevice`] for a device this build has no backend for.
     pub fn new(tensors: &[Spec], config: Config, home: &candle_core::Device) -> Result<Self> {
         let inner = Accumulator::new(device(home)?, tensors, config)?;
-        Ok(GradientAccumulator { inner, home: home.clone(), dtypes: vec![DType::F32; tensors.len()], vars: Vec::new() })
+        Ok(GradientAccumulator {
+            inner,
+            home: home.clone(),
+            dtypes: vec![DType::F32; tensors.len()],
+            vars: Vec::new(),
+            #[cfg(feature = "wgpu")]
+            uploads: super::wgpu::Uploads::default(),
+        })
     }
 
     /// An accumulator for named variables, in this order, on their device; read-outs have their types.
@@ -61,6 +70,10 @@ impl GradientAccumulator {
     /// As for [`new`](Self::new); [`Error::ElementType`] for a variable that is not f32, f16 or bf16;
     /// [`Error::WrongDevice`] for one on another device than the first.
     pub fn from_vars(vars: &[(String, Var)], config: Config) -> Result<Self> {
+        Self::of_vars(vars, config, None)
+    }
+
+    fn of_vars(vars: &[(String, Var)], config: Config, on: Option<Device>) -> Result<Self> {
         let home = vars.first().map_or(candle_core::Device::Cpu, |(_, var)| var.device().clone());
         for (name, var) in vars {
             float(var.dtype()).map_err(|e| e.in_tensor(name))?;
@@ -70,11 +83,14 @@ impl GradientAccumulator {
             }
         }
         let specs: Vec<Spec> = vars.iter().map(|(name, var)| Spec::new(name, var.dims())).collect();
+        let on = on.map_or_else(|| device(&home), Ok)?;
         Ok(GradientAccumulator {
-            inner: Accumulator::new(device(&home)?, &specs, config)?,
+            inner: Accumulator::new(on, &specs, config)?,
             home,
             dtypes: vars.iter().map(|(_, var)| var.dtype()).collect(),
             vars: vars.iter().map(|(_, var)| var.clone()).collect(),
+            #[cfg(feature = "wgpu")]
+            uploads: super::wgpu::Uploads::default(),
         })
     }
 
@@ -84,11 +100,28 @@ impl GradientAccumulator {
     ///
     /// As for [`from_vars`](Self::from_vars).
     pub fn from_varmap(map: &VarMap, config: Config) -> Result<Self> {
-        let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut vars: Vec<(String, Var)> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
-        drop(data);
-        vars.sort_by(|a, b| a.0.cmp(&b.0));
-        Self::from_vars(&vars, config)
+        Self::from_vars(&by_name(map), config)
+    }
+
+    /// The same for variables on the CPU, accumulated on a GPU that candle does not know: each gradient is uploaded
+    /// once, through staging buffers and into buffers that are kept; levels and scales stay on the GPU; a read-out is
+    /// downloaded once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`from_vars`](Self::from_vars).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use trigrad::{accumulator::Config, candle::GradientAccumulator, webgpu::Wgpu};
+    /// let vars = candle_nn::VarMap::new();
+    /// let gradients = GradientAccumulator::from_varmap_on_wgpu(&vars, Config::default(), Wgpu::new()?)?;
+    /// # Ok::<(), trigrad::Error>(())
+    /// ```
+    #[cfg(feature = "wgpu")]
+    pub fn from_varmap_on_wgpu(map: &VarMap, config: Config, gpu: crate::webgpu::Wgpu) -> Result<Self> {
+        Self::of_vars(&by_name(map), config, Some(gpu.into()))
     }
 
     /// Adds `weight` times the gradients of one micro-batch: a `GradStore` (of an accumulator made from variables), or
@@ -109,11 +142,19 @@ impl GradientAccumulator {
             float(tensor.dtype()).map_err(|e| e.in_tensor(&*spec.name))?;
         }
         let tensors: Vec<&Tensor> = given.iter().map(|(_, tensor)| *tensor).collect();
-        with_views(&tensors, |views| {
+        let inner = &mut self.inner;
+        #[cfg(feature = "wgpu")]
+        let gpu = if let Device::Wgpu(gpu) = inner.backend() { Some(gpu.clone()) } else { None };
+        let add = |views: &[Floats<'_, Device>]| {
             let list: Vec<(Id<'_>, Floats<'_, Device>)> =
                 given.iter().map(|(id, _)| *id).zip(views.iter().copied()).collect();
-            self.inner.accumulate(&list, weight)
-        })
+            inner.accumulate(&list, weight)
+        };
+        #[cfg(feature = "wgpu")]
+        if let Some(gpu) = gpu {
+            return self.uploads.with(&gpu, &tensors, add);
+        }
+        with_views(&tensors, add)
     }
 
     /// The sum or mean of every tensor, by name, on the device.
@@ -171,7 +212,7 @@ impl GradientAccumulator {
         Ok(tensors.into_iter().map(|(_, t)| t).collect())
     }
 
-    fn read_type<T: Element + WithDType>(&self, reduce: Reduce) -> Result<Vec<(usize, Tensor)>> {
+    fn read_type<T: Element + Shared>(&self, reduce: Reduce) -> Result<Vec<(usize, Tensor)>> {
         let specs = self.inner.specs();
         let mut buffers: Vec<(usize, Buffer<T>)> = Vec::new();
         for (i, _) in self.dtypes.iter().enumerate().filter(|(_, d)| **d == T::DTYPE) {
@@ -182,8 +223,25 @@ impl GradientAccumulator {
                 buffers.iter_mut().map(|(i, b)| (*i, Device::view_mut(b))).collect();
             self.inner.read_out(reduce, &mut outputs)?;
         }
-        buffers.into_iter().map(|(i, b)| Ok((i, tensor(b, &specs[i].shape, &self.home)?))).collect()
+        let held = |b: Buffer<T>| -> Result<Buffer<T>> {
+            match b {
+                // candle cannot hold it where it lies.
+                #[cfg(feature = "wgpu")]
+                Buffer::Wgpu(_) => self.inner.backend().download(Device::view(&b)).map(Buffer::Cpu),
+                other => Ok(other),
+            }
+        };
+        buffers.into_iter().map(|(i, b)| Ok((i, tensor(held(b)?, &specs[i].shape, &self.home)?))).collect()
     }
+}
+
+/// The variables of a map in the order of their names.
+fn by_name(map: &VarMap) -> Vec<(String, Var)> {
+    let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut vars: Vec<(String, Var)> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
+    drop(data);
+    vars.sort_by(|a, b| a.0.cmp(&b.0));
+    vars
 }
 
 mod sealed {

@@ -92,6 +92,26 @@ pub enum Reports {
     Wgpu(<Wgpu as Memory>::Reports),
 }
 
+#[cfg(feature = "wgpu")]
+impl Device {
+    /// The fastest GPU that wgpu finds here, or the one that `TRIGRAD_WGPU_ADAPTER` names; its `name` says which.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::NoDevice`] where there is none; it lists the adapters there are.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use trigrad::{backend::Memory, device::Device};
+    /// println!("{}", Device::wgpu()?.name()); // wgpu: NVIDIA H200 (Vulkan)
+    /// # Ok::<(), trigrad::Error>(())
+    /// ```
+    pub fn wgpu() -> crate::Result<Self> {
+        Wgpu::new().map(Device::Wgpu)
+    }
+}
+
 impl Default for Device {
     /// The CPU.
     fn default() -> Self {
