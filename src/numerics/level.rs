@@ -10,7 +10,7 @@ use super::trit::keep;
 /// The largest level of a width of 2, 4, 8 or 16 bits: 1, 7, 127, 32767.
 #[inline]
 pub const fn level_max(bits: u32) -> u32 {
-    (1 << (bits - 1)) - 1
+    if bits == 0 || bits > 32 { 0 } else { (1 << (bits - 1)) - 1 }
 }
 
 /// What an element adds, `p = weight * x` rounded once to f32, as f32 bits.
@@ -70,13 +70,14 @@ pub const fn round_level(v: u32, s: u32, k: u32) -> i32 {
     let l = if ev < es {
         keep(m, s, k) as i32
     } else {
-        let x = mantissa << (ev - es);
+        let apart = if ev - es < 40 { ev - es } else { 39 }; // levels have 7 bits at most: never that far apart
+        let x = mantissa << apart;
         let (c, rest) = (x / unit, x % unit);
         // u s < rest: (2 k + 1) 2^-24 unit < rest, and unit is a multiple of 2^16.
         let up = (2 * k as u64 + 1) * (unit >> 16) < rest << 8;
-        c as i32 + up as i32
+        (c as i32).wrapping_add(up as i32)
     };
-    if v >> 31 == 1 { -l } else { l }
+    if v >> 31 == 1 { l.wrapping_neg() } else { l }
 }
 
 /// An accumulated value read out: `(l s) factor`, rounded once to f32.
