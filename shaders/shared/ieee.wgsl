@@ -94,7 +94,8 @@ fn ieee_mul(a: u32, b: u32) -> u32 {
     return soft_mul(a, b);
 }
 
-// The quotient bit by bit: 27 bits, and whether a remainder is left.
+// The quotient: an estimate in floats of its 24 leading bits, put right by the exact remainder, of which 32 bits are
+// enough as long as the estimate is within 100 units.
 fn ieee_div(a: u32, b: u32) -> u32 {
     let sign = (a ^ b) & 0x80000000u;
     let ma = a & ABS;
@@ -108,24 +109,27 @@ fn ieee_div(a: u32, b: u32) -> u32 {
     if (ma == 0u || mb == INF) {
         return sign;
     }
-    // Mantissas with their top bit at bit 31, here at bit 23.
     let pa = soft_parts(ma);
     let pb = soft_parts(mb);
-    let divisor = pb.x >> 8u;
-    var rest = pa.x >> 8u;
-    var q = 0u;
-    for (var i = params.zero; i < 27u; i++) {
-        q <<= 1u;
-        if (rest >= divisor) {
-            rest -= divisor;
-            q |= 1u;
-        }
-        rest <<= 1u;
+    let x = pa.x >> 8u;
+    let y = pb.x >> 8u;
+    let shift = select(24u, 23u, x >= y);
+    var q = u32(f32(x) / f32(y) * f32(1u << shift));
+    var rest = bitcast<i32>((x << shift) - q * y);
+    while (rest < 0) {
+        q -= 1u;
+        rest += i32(y);
     }
-    return rounded(sign, q, i32(pa.y) - i32(pb.y) - 26, rest != 0u);
+    while (rest >= i32(y)) {
+        q += 1u;
+        rest -= i32(y);
+    }
+    let below = u32(2 * rest >= i32(y)) * 2u | u32(rest != 0);
+    // A quotient of two 24-bit numbers never lies in the middle between two of 24 bits.
+    return rounded(sign, (q << 2u) | below, i32(pa.y) - i32(pb.y) - i32(shift) - 2, false);
 }
 
-// The root bit by bit: at least 26 bits, and whether a remainder is left.
+// The root, found like the quotient.
 fn ieee_sqrt(a: u32) -> u32 {
     let m = a & ABS;
     if (m > INF) {
@@ -138,21 +142,20 @@ fn ieee_sqrt(a: u32) -> u32 {
         return NAN;
     }
     let p = soft_parts(m);
-    // m = M 2^(2 k): an exponent of the last place that is even.
+    let x = p.x >> 8u;
+    // x 2^shift has 47 or 48 bits and an even exponent.
     let e = i32(p.y) - 150;
-    let odd = u32(e & 1);
-    let radicand = (p.x >> 8u) << odd;
-    var root = 0u;
-    var rest = 0u;
-    for (var i = params.zero; i < 27u; i++) {
-        let pair = select(0u, (radicand >> (24u - min(2u * i, 24u))) & 3u, i < 13u);
-        rest = (rest << 2u) | pair;
-        let tried = (root << 2u) | 1u;
-        root <<= 1u;
-        if (rest >= tried) {
-            rest -= tried;
-            root |= 1u;
-        }
+    let shift = 23u + u32((e - 23) & 1);
+    var root = u32(sqrt(f32(x) * f32(1u << shift)));
+    var rest = bitcast<i32>((x << shift) - root * root);
+    while (rest < 0) {
+        root -= 1u;
+        rest += i32(2u * root + 1u);
     }
-    return rounded(0u, root, (e - i32(odd)) / 2 - 14, rest != 0u);
+    while (rest > i32(2u * root)) {
+        rest -= i32(2u * root + 1u);
+        root += 1u;
+    }
+    let below = u32(rest > i32(root)) * 2u | u32(rest != 0);
+    return rounded(0u, (root << 2u) | below, (e - i32(shift)) / 2 - 2, false);
 }
