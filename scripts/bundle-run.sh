@@ -73,8 +73,16 @@ if part examples; then
   for device in cuda wgpu; do
     [ -x example/train_fashion ] || continue
     echo "== train_fashion --device $device"
-    (cd example && ./train_fashion --device $device --data data/fashion-mnist --json "../$results/train_fashion_$device.json" --png "../$results/train_fashion_$device.png")
+    example/train_fashion --device $device --data example/data/fashion-mnist \
+      --json "$results/train_fashion_$device.json" --png "$results/train_fashion_$device.png"
     record $? "train_fashion $device"
+  done
+  for k in 8 32; do
+    [ -x example/train_char_lm ] || continue
+    echo "== train_char_lm --device cuda --micro-batches $k"
+    example/train_char_lm --device cuda --micro-batches $k --text example/data/moby-dick/moby-dick.txt \
+      --json "$results/train_char_lm_$k.json" --png "$results/train_char_lm_$k.png"
+    record $? "train_char_lm $k"
   done
 fi
 printf '%s\n' "${failures[@]/#/FAILED: }"

@@ -47,6 +47,7 @@ if wants cuda; then
     [ -z "${TRIGRAD_NO_INSTALL:-}" ] || { echo "no nvcc: set CUDA_HOME or NVCC" >&2; exit 1; }
     eval "$(scripts/fetch-cuda.sh)"
   fi
+  export TRIGRAD_KERNEL_CACHE="${TRIGRAD_KERNEL_CACHE:-$PWD/target/kernels}"
   step "clippy: CUDA, kernels compiled for every architecture"
   cargo clippy --all-targets --no-default-features --features cuda,testing -- -D warnings
   step "tests: CUDA (they say so where there is no card)"

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap};
+use std::str::FromStr;
 use trigrad::accumulator::{Config, Format, Scales};
 use trigrad::optimizer::{FusedOptimizer, ModelGradients, Options};
 
@@ -26,6 +27,9 @@ impl Method {
         Method::Adaptive(2),
         Method::Exact,
     ];
+
+    /// What it is called on the command line.
+    const NAMES: [&str; 6] = ["f32", "bf16", "8", "4", "2", "exact"];
 
     pub(crate) fn name(self) -> String {
         match self {
@@ -50,6 +54,15 @@ impl Method {
                 Some(Format::Exact { bits, scales: Scales::LastWindow { headroom: 1.5 } })
             }
         }
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let at = Method::NAMES.iter().position(|name| *name == s);
+        at.map(|i| Method::ALL[i]).ok_or_else(|| format!("one of {}", Method::NAMES.join(", ")))
     }
 }
 

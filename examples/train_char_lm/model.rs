@@ -24,7 +24,7 @@ impl Size {
     /// Trains on two cores.
     pub(crate) const SMALL: Size = Size { width: 64, heads: 2, layers: 2, context: 32, batch: 4 };
     /// About 100 million parameters.
-    pub(crate) const LARGE: Size = Size { width: 768, heads: 12, layers: 14, context: 256, batch: 16 };
+    pub(crate) const LARGE: Size = Size { width: 768, heads: 12, layers: 14, context: 256, batch: 4 };
 }
 
 struct Layer {

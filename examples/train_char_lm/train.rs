@@ -55,8 +55,11 @@ pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -
         for _ in 0..plan.micro_batches {
             let windows = plan.text.batch(&mut rng, plan.size.batch, plan.size.context);
             let gradients = model.loss(windows)?.backward()?;
+            // On a card work is queued: what is timed must be alone between two waits.
+            plan.device.synchronize()?;
             let add = Instant::now();
             trainer.add(gradients)?;
+            plan.device.synchronize()?;
             adding += add.elapsed();
         }
         trainer.step(learning_rate(plan, step))?;

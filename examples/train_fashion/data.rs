@@ -39,20 +39,22 @@ impl Images {
     }
 }
 
-/// The whole set, 60,000 and 10,000, where it is installed (or in a folder given); else the 10,000 images of the
-/// repository, 8,000 and 2,000.
+/// The whole set, 60,000 and 10,000, where it is installed or in a folder given; else the 10,000 images of the
+/// repository or the folder, 8,000 and 2,000.
 pub(crate) fn load(folder: Option<&Path>) -> Result<Data> {
     let whole = folder.map_or_else(|| PathBuf::from(WHOLE), Path::to_path_buf);
-    if folder.is_some() || find(&whole, "train-images-idx3-ubyte").is_some() {
+    if find(&whole, "train-images-idx3-ubyte").is_some() {
         return Ok(Data {
             train: images(&whole, "train")?,
             test: images(&whole, "t10k")?,
             source: whole.display().to_string(),
         });
     }
-    let mut train = images(Path::new(PART), "t10k")?;
+    let mut train = images(folder.unwrap_or(Path::new(PART)), "t10k")?;
+    ensure!(train.len() >= 10_000, "{} images are too few to train and test on", train.len());
     let test = train.split_off(8000);
-    Ok(Data { train, test, source: "examples/data/fashion-mnist".to_owned() })
+    let source = folder.map_or_else(|| "examples/data/fashion-mnist".to_owned(), |f| f.display().to_string());
+    Ok(Data { train, test, source })
 }
 
 fn find(folder: &Path, name: &str) -> Option<PathBuf> {

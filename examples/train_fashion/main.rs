@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release --example train_fashion
 //! cargo run --release --example train_fashion -- --seeds 20 --json result.json
+//! cargo run --release --features cuda --example train_fashion -- --device cuda
 //! cargo run --release --features wgpu --example train_fashion -- --device wgpu
 //! ```
 //!
@@ -40,6 +41,9 @@ use train::{K, LEARNING_RATE, MICRO_BATCH, Outcome};
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum On {
     Cpu,
+    /// All of it on an NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda,
     /// The network on the CPU, the sums on the GPU that wgpu finds.
     #[cfg(feature = "wgpu")]
     Wgpu,
@@ -114,6 +118,12 @@ fn place(on: On) -> Result<Place> {
             #[cfg(feature = "wgpu")]
             gpu: None,
         }),
+        #[cfg(feature = "cuda")]
+        On::Cuda => Ok(Place {
+            device: Device::new_cuda(0).context("no CUDA device")?,
+            #[cfg(feature = "wgpu")]
+            gpu: None,
+        }),
         #[cfg(feature = "wgpu")]
         On::Wgpu => {
             let gpu = trigrad::webgpu::Wgpu::new()?;
@@ -171,7 +181,7 @@ fn compare(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Every way with every seed, one run a core at a time, each on one thread.
+/// Every way with every seed: one run a core at a time, each on one thread; on a card one after the other.
 fn run_all(data: &data::Data, epochs: usize, seeds: usize, steps: usize, place: &Place) -> Result<Vec<Results>> {
     let jobs: Vec<(u64, Method)> = (0..seeds as u64).flat_map(|s| Method::ALL.map(|m| (s, m))).collect();
     let bar = ProgressBar::new((jobs.len() * steps) as u64);
@@ -190,8 +200,9 @@ fn run_all(data: &data::Data, epochs: usize, seeds: usize, steps: usize, place: 
         Ok(())
     };
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(jobs.len());
+    let workers = if place.device.is_cpu() { cores } else { 1 };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow::anyhow!("a run panicked"))?)
     })?;
     bar.finish_and_clear();

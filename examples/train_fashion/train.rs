@@ -81,9 +81,12 @@ pub(crate) fn run(
     let mut sum = Sum::new(method, seed, &vars, place)?;
 
     let (mut total, mut accumulating) = (Duration::ZERO, Duration::ZERO);
+    // On a card work is queued: what is timed must be alone between two waits.
     let mut timed = |f: &mut dyn FnMut() -> Result<()>| {
+        device.synchronize()?;
         let start = Instant::now();
         f()?;
+        device.synchronize()?;
         accumulating += start.elapsed();
         anyhow::Ok(())
     };

@@ -1,13 +1,13 @@
 //! Gradient accumulation for a candle model.
 
-use super::storage::{device, float, tensor, with_views};
+use super::storage::{Shared, device, float, tensor, with_views};
 use crate::accumulator::{Accumulator, Config, Floats, Id, Reduce, Spec};
 use crate::backend::Memory;
 use crate::device::{Buffer, Device, ViewMut};
 use crate::error::{Error, Result};
 use crate::op::Element;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var, WithDType};
+use candle_core::{DType, Tensor, Var};
 use candle_nn::VarMap;
 use half::{bf16, f16};
 use std::collections::HashMap;
@@ -212,7 +212,7 @@ impl GradientAccumulator {
         Ok(tensors.into_iter().map(|(_, t)| t).collect())
     }
 
-    fn read_type<T: Element + WithDType>(&self, reduce: Reduce) -> Result<Vec<(usize, Tensor)>> {
+    fn read_type<T: Element + Shared>(&self, reduce: Reduce) -> Result<Vec<(usize, Tensor)>> {
         let specs = self.inner.specs();
         let mut buffers: Vec<(usize, Buffer<T>)> = Vec::new();
         for (i, _) in self.dtypes.iter().enumerate().filter(|(_, d)| **d == T::DTYPE) {
@@ -223,11 +223,13 @@ impl GradientAccumulator {
                 buffers.iter_mut().map(|(i, b)| (*i, Device::view_mut(b))).collect();
             self.inner.read_out(reduce, &mut outputs)?;
         }
-        let held = |b: Buffer<T>| match b {
-            // candle cannot hold it where it lies.
-            #[cfg(feature = "wgpu")]
-            Buffer::Wgpu(_) => self.inner.backend().download(Device::view(&b)).map(Buffer::Cpu),
-            other => Ok(other),
+        let held = |b: Buffer<T>| -> Result<Buffer<T>> {
+            match b {
+                // candle cannot hold it where it lies.
+                #[cfg(feature = "wgpu")]
+                Buffer::Wgpu(_) => self.inner.backend().download(Device::view(&b)).map(Buffer::Cpu),
+                other => Ok(other),
+            }
         };
         buffers.into_iter().map(|(i, b)| Ok((i, tensor(held(b)?, &specs[i].shape, &self.home)?))).collect()
     }

@@ -1,7 +1,8 @@
 //! candle tensors in and out. An adapter: tensors become views where they lie, and everything else is done by
 //! [`crate::device`] and [`crate::accumulator`].
 //!
-//! Tensors of f32, f16 and bf16 are read in place; one that is not contiguous is copied to be so first. What
+//! Tensors of f32, f16 and bf16 are read in place, on the CPU and on candle's CUDA device, there on candle's own stream;
+//! one that is not contiguous is copied to be so first, where it lies. Results are tensors on the same device. What
 //! users of `vsa-optim-rs` know is in [`crate::ternary`].
 //!
 //! # Examples
@@ -22,6 +23,8 @@
 //! ```
 
 mod accumulator;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod storage;
 mod tensor;
 #[cfg(feature = "wgpu")]

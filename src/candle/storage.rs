@@ -4,17 +4,44 @@ use crate::accumulator::Floats;
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
+#[cfg(feature = "cuda")]
+use candle_core::cuda::CudaDType;
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 
-/// The device of this crate that shares a candle device's memory.
+/// An element type that candle's tensors and this crate's buffers share.
+#[cfg(not(feature = "cuda"))]
+pub(crate) trait Shared: WithDType + Pod + Send + Sync {}
+#[cfg(not(feature = "cuda"))]
+impl<T: WithDType + Pod + Send + Sync> Shared for T {}
+
+/// An element type that candle's tensors and this crate's buffers share, on the card too.
+#[cfg(feature = "cuda")]
+pub(crate) trait Shared: WithDType + CudaDType + Pod + Send + Sync {}
+#[cfg(feature = "cuda")]
+impl<T: WithDType + CudaDType + Pod + Send + Sync> Shared for T {}
+
+/// The device of this crate that shares a candle device's memory: on CUDA its context and stream, so that the work of
+/// both comes in the order in which it was called for.
 ///
 /// # Errors
 ///
-/// [`Error::NoDevice`] where the feature for it is not compiled in.
+/// [`Error::NoDevice`] where the feature for it is not compiled in, or for a card below compute capability 7.5.
+///
+/// # Examples
+///
+/// ```
+/// use trigrad::backend::Memory;
+/// let device = trigrad::candle::device(&candle_core::Device::Cpu)?;
+/// assert!(device.name().starts_with("cpu"));
+/// # Ok::<(), trigrad::Error>(())
+/// ```
 pub fn device(device: &candle_core::Device) -> Result<Device> {
     let missing = |backend| Err(Error::NoDevice { backend, reason: format!("built without the feature `{backend}`") });
     match device {
         candle_core::Device::Cpu => Ok(Device::default()),
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(device) => Ok(super::cuda::backend(device)?.into()),
+        #[cfg(not(feature = "cuda"))]
         candle_core::Device::Cuda(_) => missing("cuda"),
         candle_core::Device::Metal(_) => missing("metal"),
     }
@@ -43,6 +70,12 @@ fn view<'a>(storage: &'a Storage, layout: &Layout) -> Result<Floats<'a, Device>>
         Storage::Cpu(CpuStorage::F32(x)) => part(x, layout).map(Floats::F32),
         Storage::Cpu(CpuStorage::F16(x)) => part(x, layout).map(Floats::F16),
         Storage::Cpu(CpuStorage::BF16(x)) => part(x, layout).map(Floats::Bf16),
+        #[cfg(feature = "cuda")]
+        Storage::Cuda(x) => match storage.dtype() {
+            DType::F16 => super::cuda::view(x, layout).map(View::Cuda).map(Floats::F16),
+            DType::BF16 => super::cuda::view(x, layout).map(View::Cuda).map(Floats::Bf16),
+            _ => super::cuda::view(x, layout).map(View::Cuda).map(Floats::F32),
+        },
         other => {
             float(other.dtype())?;
             let got = format!("{:?}", other.device().location());
@@ -58,13 +91,11 @@ fn part<'a, T: Pod + Send + Sync>(x: &'a [T], layout: &Layout) -> Result<View<'a
 }
 
 /// A tensor of a buffer, without a copy.
-pub(crate) fn tensor<T: WithDType + Pod + Send + Sync>(
-    buffer: Buffer<T>,
-    shape: &[usize],
-    device: &candle_core::Device,
-) -> Result<Tensor> {
+pub(crate) fn tensor<T: Shared>(buffer: Buffer<T>, shape: &[usize], device: &candle_core::Device) -> Result<Tensor> {
     match buffer {
         Buffer::Cpu(x) => Ok(Tensor::from_vec(x, shape, device)?),
+        #[cfg(feature = "cuda")]
+        Buffer::Cuda(x) => super::cuda::tensor(x, shape, device),
         #[cfg(feature = "wgpu")]
         Buffer::Wgpu(_) => {
             let (expected, got) = ("a device that candle has too".to_owned(), "wgpu".to_owned());

@@ -1,6 +1,6 @@
 //! One tensor at 2 bits an element.
 
-use super::storage::{float, tensor, with_views};
+use super::storage::{Shared, float, tensor, with_views};
 use crate::accumulator::Floats;
 use crate::backend::{Backend, Memory};
 use crate::device::{Buffer, Device, View};
@@ -10,7 +10,7 @@ use crate::op::dequantize::{self, Dequantize};
 use crate::op::quantize::{Item, Quantize};
 use crate::op::reduce::{Dot, SquaredNorm};
 use crate::op::{Element, Grouping, Report, length};
-use candle_core::{DType, Tensor, WithDType};
+use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 
 /// A tensor of trits, packed as planes, with its bf16 scales, on the device of the tensor it came from. Element `i`
@@ -224,7 +224,7 @@ impl TernaryTensor {
         }
     }
 
-    fn dequantize_to<T: Element + WithDType>(&self, scales: View<'_, u16>) -> Result<Tensor> {
+    fn dequantize_to<T: Element + Shared>(&self, scales: View<'_, u16>) -> Result<Tensor> {
         let mut out = self.device.zeros::<T>(self.n)?;
         let (words, scales) = (self.words(), Device::shorten(scales));
         let item = dequantize::Item { words, scales, out: Device::view_mut(&mut out) };

@@ -17,7 +17,7 @@
 
 use super::Cuda;
 use super::error::Driver;
-use super::item::{Item, MANY, Pointer, Table};
+use super::item::{Item, MANY, Many, One, Pointer};
 use super::memory::{Cell, Reports};
 use super::modules::Module;
 use super::view::{View, ViewMut};
@@ -178,22 +178,22 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let config =
             LaunchConfig { grid_dim: (ctas as u32, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
-        if rows.len() == 1 {
-            self.start(module, &format!("{kernel}_one"), params, &Table::<1>::new(rows), config)
+        if let [row] = rows {
+            self.start(module, &format!("{kernel}_one"), params, &One::new(*row), config)
         } else {
-            self.start(module, &format!("{kernel}_many"), params, &Table::<MANY>::new(rows), config)
+            self.start(module, &format!("{kernel}_many"), params, &Many::new(rows, ctas), config)
         }
     }
 
-    fn start<P: Pod, const N: usize>(
+    fn start<P: Pod, T: DeviceRepr>(
         &self,
         module: Module,
         name: &str,
         params: &P,
-        table: &Table<N>,
+        table: &T,
         config: LaunchConfig,
     ) -> Result<()> {
-        const { assert!(size_of::<P>() + size_of::<Table<N>>() <= 32_764) };
+        const { assert!(size_of::<P>() + size_of::<T>() <= 32_764) };
         let function = self.cuda.kernels().function(module, name)?;
         let params = ByValue(*params);
         let mut launch = self.cuda.stream().launch_builder(&function);

@@ -1,5 +1,6 @@
 //! One micro-batch in: checked as a whole, then added as a whole.
 
+use super::in_place::{AT_ONCE, with_weights};
 use super::{ModelGradients, Place};
 use crate::accumulator::{Floats, Id, NonFinite};
 use crate::backend::{Backend, Memory};
@@ -7,8 +8,10 @@ use crate::candle::Gradients;
 use crate::candle::storage::{float, with_views};
 use crate::device::{Device, Reports};
 use crate::error::{Error, Result};
+use crate::numerics::update::SgdTerms;
 use crate::op::check::{Check, Item};
-use crate::op::{Report, finite};
+use crate::op::update::{Gradient, Sgd, SgdItem, Source};
+use crate::op::{Draw, Report, finite};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 
@@ -42,7 +45,10 @@ impl ModelGradients {
                 self.reject(&packed, weight, Place::Packed)?;
             }
         }
-        let sums = self.sums(&dense, weight)?;
+        let zeroed = match self.options.config.non_finite {
+            NonFinite::Zero => Some(dense.iter().map(|x| inside(x, weight)).collect::<Result<Vec<_>>>()?),
+            NonFinite::Reject | NonFinite::Defer => None,
+        };
         if self.residual.is_some() {
             let added = self.add_with_feedback(&packed, weight);
             self.refuse_on_error(added)?;
@@ -55,7 +61,8 @@ impl ModelGradients {
         }
         let checked = find(&self.device, &dense, weight, &mut self.dense_reports);
         self.refuse_on_error(checked)?;
-        self.dense = sums.into_iter().map(Some).collect();
+        let added = self.add_dense(zeroed.as_ref().unwrap_or(&dense), weight);
+        self.refuse_on_error(added)?;
         self.window.held += 1;
         self.window.micro_batch += 1;
         self.window.weights += f64::from(weight);
@@ -125,21 +132,28 @@ impl ModelGradients {
         at.map_or("", |i| self.specs[i].name.as_str())
     }
 
-    /// The sums of the tensors kept in f32 with this micro-batch in.
-    fn sums(&self, dense: &[Tensor], weight: f32) -> Result<Vec<Tensor>> {
-        let add = |(sum, x): (&Option<Tensor>, &Tensor)| {
-            let mut p = if weight == 1.0 { x.detach() } else { x.affine(f64::from(weight), 0.0)? };
-            if self.options.config.non_finite == NonFinite::Zero {
-                let inside = p.abs()?.lt(RANGE)?;
-                p = inside.where_cond(&p, &p.zeros_like()?)?;
-            }
-            Ok(match sum {
-                Some(sum) => (sum + p)?,
-                None => p.copy()?,
-            }
-            .detach())
-        };
-        self.dense.iter().zip(dense).map(add).collect()
+    /// Adds to the tensors kept in f32, some dozens a kernel: `sum - (-1 (x weight))`, which is the sum to the bit.
+    fn add_dense(&self, dense: &[Tensor], weight: f32) -> Result<()> {
+        let config = &self.options.config;
+        let (bits, block, draw) = (config.bits(), config.block, Draw::new(config.seed, self.window.step));
+        let source = Source { bits, block, factor: weight, draw };
+        let terms = SgdTerms { learning_rate: -1.0, momentum: 0.0, weight_decay: 0.0 };
+        for (sums, gradients) in self.dense.chunks(AT_ONCE).zip(dense.chunks(AT_ONCE)) {
+            let (sums, gradients) = (sums.iter().collect::<Vec<_>>(), gradients.iter().collect::<Vec<_>>());
+            with_views(&gradients, |views| {
+                with_weights::<f32>(&sums, &mut |mut sums| {
+                    let mut items = Vec::with_capacity(views.len());
+                    for ((tensor, view), sum) in (0u32..).zip(views).zip(&mut sums) {
+                        if let Floats::F32(x) = view {
+                            let (gradient, weights) = (Gradient::Dense(Device::shorten(*x)), Device::reborrow(sum));
+                            items.push(SgdItem { tensor, first: 0, gradient, weights, momentum: None });
+                        }
+                    }
+                    self.device.update_sgd(&Sgd { source, terms, nesterov: false }, &mut items, None)
+                })
+            })?;
+        }
+        Ok(())
     }
 
     fn refuse_on_error<T>(&mut self, result: Result<T>) -> Result<T> {
@@ -148,6 +162,12 @@ impl ModelGradients {
         }
         result
     }
+}
+
+/// With what is out of range, once weighted, as zero.
+fn inside(x: &Tensor, weight: f32) -> Result<Tensor> {
+    let p = x.affine(f64::from(weight), 0.0)?;
+    Ok(p.abs()?.lt(RANGE)?.where_cond(x, &x.zeros_like()?)?)
 }
 
 /// Reports elements out of range, one slot a tensor.

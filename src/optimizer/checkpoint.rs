@@ -46,17 +46,17 @@ impl ModelGradients {
         c.set("loss_scale.dynamic", scale.dynamic);
         c.set("loss_scale.good", scale.good);
         if let Some(packed) = &self.packed {
-            put_state(&mut c, "sum", &packed.state()?);
+            put_state(&mut c, "sum", packed.state()?);
         }
         if let Some(residual) = &self.residual {
-            put_state(&mut c, "residual", &residual.state()?);
+            put_state(&mut c, "residual", residual.state()?);
         }
         let mut reports = self.device.read_reports(&self.dense_reports)?;
         reports.iter_mut().zip(&self.dense_loaded).for_each(|(r, loaded)| r.merge(*loaded));
         put_reports(&mut c, "f32.reports", &reports);
         for (d, sum) in self.dense.iter().enumerate() {
-            c.set(format!("f32.{d}.there"), sum.is_some());
-            if let Some(sum) = sum {
+            c.set(format!("f32.{d}.there"), self.window.held > 0);
+            if self.window.held > 0 {
                 c.arrays.insert(format!("f32.{d}"), Array::F32(download(&self.device, sum)?));
             }
         }
@@ -135,14 +135,14 @@ impl ModelGradients {
         Ok(())
     }
 
-    fn dense_sums(&self, c: &mut Contents) -> Result<Vec<Option<Tensor>>> {
-        let mut sums = vec![None; self.dense.len()];
+    fn dense_sums(&self, c: &mut Contents) -> Result<Vec<Tensor>> {
+        let mut sums = self.dense.iter().map(Tensor::zeros_like).collect::<candle_core::Result<Vec<_>>>()?;
         for (place, spec) in self.places.iter().zip(&self.specs) {
             let Place::Dense(d) = *place else { continue };
             if c.get::<bool>(&format!("f32.{d}.there"))? {
                 let x = c.f32s(&format!("f32.{d}"))?;
                 length("elements", spec.elements()?, x.len()).map_err(|e| e.in_tensor(&*spec.name))?;
-                sums[d] = Some(Tensor::from_vec(x, spec.shape.as_slice(), &self.home)?);
+                sums[d] = Tensor::from_vec(x, spec.shape.as_slice(), &self.home)?;
             }
         }
         Ok(sums)

@@ -281,7 +281,7 @@ pub(super) fn validate(rule: &Rule) -> Result<()> {
 impl ModelGradients {
     fn dense_sum(&self, i: usize) -> Option<&Tensor> {
         match self.places[i] {
-            Place::Dense(d) => self.dense[d].as_ref(),
+            Place::Dense(d) => self.dense.get(d),
             Place::Packed(_) => None,
         }
     }

@@ -2,10 +2,11 @@
 //! within the other, and the innermost has them all.
 
 use crate::backend::Memory;
+use crate::candle::storage::Shared;
 use crate::device::{Device, ViewMut};
 use crate::error::{Error, Result};
 use crate::op::Element;
-use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, WithDType};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use half::bf16;
 use std::cell::RefCell;
 
@@ -13,7 +14,7 @@ use std::cell::RefCell;
 pub(super) const AT_ONCE: usize = 64;
 
 /// A type of weights that is updated in place.
-pub(super) trait Weight: Element + WithDType {
+pub(super) trait Weight: Element + Shared {
     fn slice(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
@@ -91,6 +92,13 @@ impl<T: Weight> InplaceOp1 for Enter<'_, '_, '_, '_, T> {
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         let part = T::slice(storage).zip(layout.contiguous_offsets()).and_then(|(x, (a, b))| x.get_mut(a..b));
         self.with(part.map(ViewMut::from), layout.shape().elem_count());
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &mut candle_core::CudaStorage, layout: &Layout) -> candle_core::Result<()> {
+        let part = crate::candle::cuda::view_mut::<T>(storage, layout).ok();
+        self.with(part.map(ViewMut::Cuda), layout.shape().elem_count());
         Ok(())
     }
 }

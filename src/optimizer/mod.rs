@@ -67,8 +67,8 @@ pub struct ModelGradients {
     places: Vec<Place>,
     packed: Option<Accumulator<Device>>,
     residual: Option<Accumulator<Device>>,
-    /// Sums of the tensors kept in f32: none until something was added.
-    dense: Vec<Option<Tensor>>,
+    /// Sums of the tensors kept in f32, added to in place.
+    dense: Vec<Tensor>,
     /// What was found in the tensors kept in f32, one slot each.
     dense_reports: Reports,
     /// What a checkpoint said was found there.
@@ -176,15 +176,15 @@ impl ModelGradients {
     ) -> Result<Self> {
         options.validate()?;
         let device = device(home)?;
-        let (mut places, mut packed, mut dense) = (Vec::new(), Vec::new(), 0);
+        let (mut places, mut packed, mut dense) = (Vec::new(), Vec::new(), Vec::new());
         let mut names = std::collections::HashSet::new();
         for spec in &specs {
             if !names.insert(&spec.name) {
                 return Err(Error::DuplicateTensor { name: spec.name.clone() });
             }
             if options.keeps_f32(&spec.name, spec.elements()?) {
-                places.push(Place::Dense(dense));
-                dense += 1;
+                places.push(Place::Dense(dense.len()));
+                dense.push(Tensor::zeros(spec.shape.as_slice(), DType::F32, home)?);
             } else {
                 places.push(Place::Packed(packed.len()));
                 packed.push(spec.clone());
@@ -200,9 +200,9 @@ impl ModelGradients {
         Ok(ModelGradients {
             packed: make(options.config)?,
             residual,
-            dense: vec![None; dense],
-            dense_reports: device.reports(dense)?,
-            dense_loaded: vec![Report::default(); dense],
+            dense_reports: device.reports(dense.len())?,
+            dense_loaded: vec![Report::default(); dense.len()],
+            dense,
             options,
             device,
             home: home.clone(),
@@ -277,7 +277,9 @@ impl ModelGradients {
         if let Some(residual) = &mut self.residual {
             residual.carry_to(step)?;
         }
-        self.dense.fill(None);
+        if self.window.held > 0 || self.window.refused.is_some() {
+            self.dense = self.dense.iter().map(Tensor::zeros_like).collect::<candle_core::Result<_>>()?;
+        }
         self.device.clear_reports(&mut self.dense_reports)?;
         self.dense_loaded.fill(Report::default());
         self.window = Window { step, skipped: self.window.skipped, ..Window::default() };

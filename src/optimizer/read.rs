@@ -3,12 +3,12 @@
 use super::{ModelGradients, Outcome, Place};
 use crate::accumulator::{NonFinite, Reduce};
 use crate::backend::Memory;
-use crate::candle::storage::tensor;
+use crate::candle::storage::{Shared, tensor};
 use crate::device::{Buffer, Device, ViewMut};
 use crate::error::{Error, Result};
 use crate::op::{Element, Report};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, WithDType};
+use candle_core::{DType, Tensor};
 use candle_nn::Optimizer;
 use half::{bf16, f16};
 use std::collections::HashMap;
@@ -137,9 +137,15 @@ impl ModelGradients {
 
     fn unchecked_norm(&self, mean: f64) -> Result<f64> {
         let mut squares = self.packed.as_ref().map_or(Ok(0.0), |p| p.squared_norm_marked())?;
-        for sum in self.dense.iter().flatten() {
-            squares += sum.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
+        let mut dense: Option<Tensor> = None; // one number comes to the host, however many tensors there are
+        for sum in &self.dense {
+            let own = sum.to_dtype(DType::F64)?.sqr()?.sum_all()?;
+            dense = Some(match dense {
+                Some(sum) => (sum + own)?,
+                None => own,
+            });
         }
+        squares += dense.map_or(Ok(0.0), |sum| sum.to_scalar::<f64>())?;
         Ok(squares.sqrt() * mean.abs())
     }
 
@@ -176,8 +182,7 @@ impl ModelGradients {
         self.packed_type::<bf16>(factor, &mut out)?;
         for (i, place) in self.places.iter().enumerate() {
             if let Place::Dense(d) = *place {
-                let sum = self.dense[d].as_ref().ok_or(Error::NothingAccumulated { weights: 0.0 })?;
-                out[i] = Some(sum.affine(f64::from(factor), 0.0)?.to_dtype(self.dtypes[i])?);
+                out[i] = Some(self.dense[d].affine(f64::from(factor), 0.0)?.to_dtype(self.dtypes[i])?);
             }
         }
         let missing = |(t, spec): (Option<Tensor>, &crate::accumulator::Spec)| {
@@ -186,7 +191,7 @@ impl ModelGradients {
         out.into_iter().zip(&self.specs).map(missing).collect()
     }
 
-    fn packed_type<T: Element + WithDType>(&self, factor: f32, out: &mut [Option<Tensor>]) -> Result<()> {
+    fn packed_type<T: Element + Shared>(&self, factor: f32, out: &mut [Option<Tensor>]) -> Result<()> {
         let Some(packed) = &self.packed else { return Ok(()) };
         let mut buffers: Vec<(usize, usize, Buffer<T>)> = Vec::new();
         for (i, place) in self.places.iter().enumerate() {

@@ -94,7 +94,7 @@ impl ModelGradients {
     #[must_use]
     pub fn bytes_held(&self) -> u64 {
         let packed = self.packed.iter().chain(&self.residual).map(crate::accumulator::Accumulator::bytes_held);
-        let dense = self.dense.iter().flatten().map(|t| (t.elem_count() * t.dtype().size_in_bytes()) as u64);
+        let dense = self.dense.iter().map(|t| (t.elem_count() * t.dtype().size_in_bytes()) as u64);
         packed.sum::<u64>() + dense.sum::<u64>()
     }
 }
