@@ -15,7 +15,7 @@ use std::time::Instant;
 use trigrad::backend::{Backend, Memory};
 use trigrad::cuda::{Cuda, Reports};
 use trigrad::numerics::pack::words;
-use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge};
+use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
 use trigrad::op::check::{self, Check};
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::quantize::{self, Quantize, Threshold};
@@ -200,6 +200,12 @@ fn forward<T: Element>(bench: &mut Bench, kind: &str, n: usize, buffers: &mut Bu
         let seen = Cuda::slice_mut(Cuda::view_mut(&mut buffers.seen), 0..n.div_ceil(64)).context("seen")?;
         Ok(cuda.look(&look, &mut [LookItem { x: Cuda::view(&x), seen, report: 0 }], &mut buffers.reports)?)
     })?;
+    // The scales of a window that these gradients fit: from what `look` has seen, with the room a caller would leave.
+    cuda.window_scales(
+        &WindowScales { headroom: 1.25 },
+        Cuda::view(&buffers.seen),
+        Cuda::view_mut(&mut buffers.scales),
+    )?;
     for bits in [4, 8] {
         cuda.clear(Cuda::view_mut(&mut buffers.levels))?;
         let bytes = size + f64::from(bits) / 4.0 + 4.0 / BLOCK;

@@ -68,54 +68,83 @@ __device__ __forceinline__ void read_out_planes(const ReadOut& p, const Item& it
     }
 }
 
-// Fields: a lane loads the words of its pieces.
+// How a piece's levels lie: in WORDS words, or in a part of one.
+template <class E, int BITS>
+constexpr int PIECE_WORDS = PER<E> * BITS < 32 ? 1 : PER<E> * BITS / 32;
+
+template <class E, int BITS>
+__device__ __forceinline__ void load_piece(const Item& item, uint64_t at, bool wide, uint32_t (&w)[PIECE_WORDS<E, BITS>]) {
+    constexpr int WORDS = PIECE_WORDS<E, BITS>;
+    const uint32_t* from = static_cast<const uint32_t*>(item.x) + at * BITS / 32;
+    if (WORDS == 4 && wide) {
+        const uint4 q = __ldcs(reinterpret_cast<const uint4*>(from));
+        w[0] = q.x;
+        w[1 % WORDS] = q.y;
+        w[2 % WORDS] = q.z;
+        w[3 % WORDS] = q.w;
+    } else if (WORDS == 2 && wide) {
+        const uint2 q = __ldcs(reinterpret_cast<const uint2*>(from));
+        w[0] = q.x;
+        w[1 % WORDS] = q.y;
+    } else {
+#pragma unroll
+        for (int j = 0; j < WORDS; ++j) {
+            w[j] = __ldcs(from + j);
+        }
+    }
+}
+
+template <class E, int BITS>
+__device__ __forceinline__ uint4 fields_piece(const uint32_t (&words)[PIECE_WORDS<E, BITS>], uint64_t at, float s, float factor,
+                                              bool refuse) {
+    constexpr int IN_WORD = 32 / BITS;
+    float v[PER<E>];
+#pragma unroll
+    for (int e = 0; e < PER<E>; ++e) {
+        uint32_t w = words[e / IN_WORD % PIECE_WORDS<E, BITS>];
+        if (PER<E> * BITS < 32) {
+            w >>= at * BITS % 32;
+        }
+        const int32_t level = static_cast<int32_t>(w << (32 - BITS - BITS * (e % IN_WORD))) >> (32 - BITS);
+        v[e] = __fmul_rn(__fmul_rn(static_cast<float>(level), s), factor);
+    }
+    return piece_of<E>(v, refuse);
+}
+
+// Fields: a lane loads the words of its pieces, of whole tiles all before the first is written.
 template <class E, int BITS>
 __device__ __forceinline__ void read_out_fields(const ReadOut& p, const Item& item) {
-    constexpr int PIECE_BITS = PER<E> * BITS;
-    constexpr int WORDS = PIECE_BITS < 32 ? 1 : PIECE_BITS / 32;
+    constexpr int PIECES = PIECES_PER_GROUP<E>;
     const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
-    const uint32_t* words = static_cast<const uint32_t*>(item.x);
-    const bool wide = aligned_to(item.x, 4 * WORDS);
-    const bool refuse = refused(item);
-    const bool aligned = aligned_to(item.a, 16);
+    const bool wide = aligned_to(item.x, 4 * PIECE_WORDS<E, BITS>), aligned = aligned_to(item.a, 16);
     const float factor = __uint_as_float(p.factor);
+    if (start + TILE <= item.n && wide && aligned) {
+        uint32_t w[PIECES][PIECE_WORDS<E, BITS>];
 #pragma unroll
-    for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
+        for (int i = 0; i < PIECES; ++i) {
+            load_piece<E, BITS>(item, start + (32 * i + lane_id()) * PER<E>, true, w[i]);
+        }
+        const uint32_t scale = scale_at(item, (start + 32 * lane_id()) >> p.block_shift);
+        const bool refuse = refused(item);
+#pragma unroll
+        for (int i = 0; i < PIECES; ++i) {
+            const int piece = 32 * i + lane_id();
+            const uint64_t at = start + piece * PER<E>;
+            const float s = __uint_as_float(__shfl_sync(ALL, scale, piece / PIECES));
+            store_piece<E>(item.a, at, item.n, true, fields_piece<E, BITS>(w[i], at, s, factor, refuse));
+        }
+        return;
+    }
+    const bool refuse = refused(item);
+#pragma unroll 1
+    for (int i = 0; i < PIECES; ++i) {
         const uint64_t at = start + (32 * i + lane_id()) * PER<E>;
-        if (at >= item.n) {
-            continue;
+        if (at < item.n) {
+            uint32_t w[PIECE_WORDS<E, BITS>];
+            load_piece<E, BITS>(item, at, wide, w);
+            const float s = __uint_as_float(scale_at(item, at >> p.block_shift));
+            store_piece<E>(item.a, at, item.n, aligned, fields_piece<E, BITS>(w, at, s, factor, refuse));
         }
-        uint32_t w[WORDS];
-        const uint32_t* from = words + at * BITS / 32;
-        if (WORDS == 4 && wide) {
-            const uint4 q = __ldcs(reinterpret_cast<const uint4*>(from));
-            w[0] = q.x;
-            w[1 % WORDS] = q.y;
-            w[2 % WORDS] = q.z;
-            w[3 % WORDS] = q.w;
-        } else if (WORDS == 2 && wide) {
-            const uint2 q = __ldcs(reinterpret_cast<const uint2*>(from));
-            w[0] = q.x;
-            w[1 % WORDS] = q.y;
-        } else {
-#pragma unroll
-            for (int j = 0; j < WORDS; ++j) {
-                w[j] = __ldcs(from + j);
-            }
-        }
-        if (PIECE_BITS < 32) {
-            w[0] >>= at * BITS % 32;
-        }
-        const float s = __uint_as_float(scale_at(item, at >> p.block_shift));
-        float v[PER<E>];
-#pragma unroll
-        for (int e = 0; e < PER<E>; ++e) {
-            constexpr int IN_WORD = 32 / BITS;
-            const int32_t level =
-                static_cast<int32_t>(w[e / IN_WORD % WORDS] << (32 - BITS - BITS * (e % IN_WORD))) >> (32 - BITS);
-            v[e] = __fmul_rn(__fmul_rn(static_cast<float>(level), s), factor);
-        }
-        store_piece<E>(item.a, at, item.n, aligned, piece_of<E>(v, refuse));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A device that fails in the middle of a call: the window is refused until reset, and never read half-updated.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails may panic")]
 
 use bytemuck::Pod;
 use std::cell::Cell;
@@ -16,8 +16,8 @@ use trigrad::{Error, Result};
 #[derive(Clone, Default)]
 struct Failing {
     cpu: Cpu,
-    /// Writing calls left before one fails; none fails at 0.
-    left: Rc<Cell<u32>>,
+    /// Writing calls left before one fails; none fails at 0. Below 0 the one that would fail panics.
+    left: Rc<Cell<i32>>,
 }
 
 impl Failing {
@@ -28,8 +28,12 @@ impl Failing {
                 self.left.set(0);
                 Err(Error::Backend { backend: "test", call: "write", message: "gone".to_owned() })
             }
+            -1 => {
+                self.left.set(0);
+                panic!("gone")
+            }
             n => {
-                self.left.set(n - 1);
+                self.left.set(n - n.signum());
                 Ok(())
             }
         }
@@ -242,7 +246,7 @@ const FORMATS: [Format; 3] = [
     Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 2.0 } },
 ];
 
-fn new(format: Format) -> (Accumulator<Failing>, Rc<Cell<u32>>) {
+fn new(format: Format) -> (Accumulator<Failing>, Rc<Cell<i32>>) {
     let backend = Failing::default();
     let left = backend.left.clone();
     let config = Config { format, seed: 1, ..Config::default() };
@@ -330,4 +334,34 @@ fn a_failure_while_merging_refuses_the_window() {
     acc.reset().unwrap();
     acc.merge(&from).unwrap();
     assert_eq!(values(&acc), values(&from));
+}
+
+/// A backend, an allocator or a thread of the pool may panic in the middle of a call, and the caller may catch it.
+#[test]
+fn a_panic_in_the_middle_of_a_call_refuses_the_window() {
+    for format in FORMATS {
+        let (mut good, _) = new(format);
+        add(&mut good).unwrap();
+        let want = values(&good);
+        for (adds, kind) in [(true, "adding"), (false, "resetting")] {
+            for panics_at in 1.. {
+                let (mut acc, left) = new(format);
+                if !adds {
+                    add(&mut acc).unwrap();
+                }
+                left.set(-panics_at);
+                let call = || if adds { add(&mut acc) } else { acc.reset_to(0) };
+                let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+                if let Ok(done) = caught {
+                    done.unwrap();
+                    assert!(panics_at > 2, "no call panicked while {kind}");
+                    break;
+                }
+                all_refused(&mut acc, &good);
+                acc.reset_to(0).unwrap();
+                add(&mut acc).unwrap();
+                assert_eq!(values(&acc), want, "{format:?}, {kind}, call {panics_at}");
+            }
+        }
+    }
 }

@@ -163,3 +163,69 @@ fn a_failed_write_leaves_the_file_there_was() -> Result<()> {
     assert!(left.iter().all(|f| !f.file_name().to_string_lossy().contains("a-folder.")), "nothing is left behind");
     Ok(())
 }
+
+/// A report that no window has: it would say that something was found and not where, or the other way round.
+#[test]
+fn reports_that_can_not_be_are_refused() -> Result<()> {
+    let mut sum = make(Cpu::new(), FORMATS[0]);
+    go(&mut sum, 0, 2)?;
+    let state = sum.state()?;
+    for (non_finite, first) in [(1, None), (0, Some(0)), (3, Some(5)), (u64::MAX, Some(u64::MAX))] {
+        let mut bad = state.clone();
+        (bad.reports[1].non_finite, bad.reports[1].first) = (non_finite, first);
+        let e = sum.set_state(&bad).unwrap_err();
+        assert!(matches!(e.root(), Error::Parameter { .. }), "{e}");
+        assert_eq!(sum.state()?, state);
+    }
+    // The largest count there can be is one, and what is found later does not wrap it around.
+    let mut marked = state.clone();
+    (marked.reports[1].non_finite, marked.reports[1].first, marked.reports[1].clipped) = (u64::MAX, Some(4), u64::MAX);
+    sum.set_state(&marked)?;
+    go(&mut sum, 2, 3)?;
+    assert_eq!(sum.reports()?[1].non_finite, u64::MAX);
+    assert!(sum.to_vec::<f32>("bias", Reduce::Sum).is_err());
+    Ok(())
+}
+
+/// Equal states are equal files, whatever the process: nothing in a file depends on the order of a hash map.
+#[test]
+fn equal_states_are_equal_files() -> Result<()> {
+    let (a, b) = (path("equal-a.safetensors"), path("equal-b.safetensors"));
+    for format in FORMATS {
+        let mut sum = make(Cpu::new(), format);
+        go(&mut sum, 0, 3)?;
+        sum.save(&a)?;
+        let mut other = make(Cpu::plain(), format);
+        other.load(&a)?;
+        other.save(&b)?;
+        let bytes = fs::read(&a).unwrap();
+        assert!(bytes == fs::read(&b).unwrap());
+        // Any reader of safetensors takes it.
+        let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let names: Vec<_> = read.names().into_iter().map(String::from).collect();
+        assert!(names.contains(&"sum.0.levels".to_owned()), "{names:?}");
+        assert_eq!(read.tensor("sum.0.scales").unwrap().data().len(), 2);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "a minute: every value of every byte"]
+fn every_value_of_every_byte_is_refused() -> Result<()> {
+    for (f, format) in FORMATS.into_iter().enumerate() {
+        let file = path(&format!("every-{f}.safetensors"));
+        let mut sum = make(Cpu::new(), format);
+        go(&mut sum, 0, 3)?;
+        sum.save(&file)?;
+        let (bytes, state) = (fs::read(&file).unwrap(), sum.state()?);
+        for i in 0..bytes.len() {
+            for by in 1..=255 {
+                let mut bad = bytes.clone();
+                bad[i] ^= by;
+                refused(&mut sum, &state, &file, &bad, &format!("byte {i} ^ {by}"));
+            }
+        }
+        fs::remove_file(file).unwrap();
+    }
+    Ok(())
+}

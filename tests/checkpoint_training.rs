@@ -142,3 +142,75 @@ fn another_model_or_optimizer_is_refused_and_nothing_changes() -> Result<()> {
     assert!(matches!(e, Error::CheckpointMismatch { ref field, .. } if field == "config.seed"), "{e}");
     Ok(())
 }
+
+#[test]
+fn every_byte_changed_and_every_truncation_is_refused() -> Result<()> {
+    let options = &Options { residual_bits: Some(4), small: 20, ..all_options()[0].clone() };
+    let mut run = start(options, true)?;
+    run.go(0, 4)?;
+    let good = std::fs::read(run.file("damaged-training.safetensors")?).unwrap();
+    let mut other = start(options, true)?;
+    other.go(5, 7)?;
+    let before = std::fs::read(other.file("other-training.safetensors")?).unwrap();
+    let file = path("damage.safetensors");
+    let mut refused = |bytes: &[u8], what: &str| {
+        std::fs::write(&file, bytes).unwrap();
+        assert!(other.sum.load(&file, Some(&mut other.optimizer)).is_err(), "{what} was taken");
+    };
+    // The arrays are most of the file, and one byte of them is as good as another: a prime step takes some of each.
+    let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let places = || (0..header).chain((header..good.len()).step_by(7));
+    for i in places() {
+        let mut bad = good.clone();
+        bad[i] ^= 1 << (i % 8);
+        refused(&bad, &format!("byte {i}"));
+    }
+    for n in places() {
+        refused(&good[..n], &format!("a file of {n} bytes"));
+    }
+    assert!(before == std::fs::read(other.file("other-training.safetensors")?).unwrap());
+    std::fs::write(&file, &good).unwrap();
+    other.sum.load(&file, Some(&mut other.optimizer))?;
+    assert!(good == std::fs::read(other.file("other-training.safetensors")?).unwrap());
+    Ok(())
+}
+
+/// An optimizer of the caller's that panics: the window is as it was, and the next step takes it.
+#[test]
+fn a_panic_in_the_callers_optimizer_leaves_the_window() -> Result<()> {
+    struct Panics(bool, Vec<Var>);
+    impl candle_nn::Optimizer for Panics {
+        type Config = ();
+        fn new(vars: Vec<Var>, (): ()) -> candle_core::Result<Self> {
+            Ok(Panics(true, vars))
+        }
+        fn step(&mut self, gradients: &candle_core::backprop::GradStore) -> candle_core::Result<()> {
+            if std::mem::take(&mut self.0) {
+                panic!("an optimizer of the caller's");
+            }
+            for var in &self.1 {
+                if let Some(g) = gradients.get(var) {
+                    var.set(&(var.as_tensor() - g)?)?;
+                }
+            }
+            Ok(())
+        }
+        fn learning_rate(&self) -> f64 {
+            1.0
+        }
+        fn set_learning_rate(&mut self, _: f64) {}
+    }
+    let options = &all_options()[0];
+    let (mut run, mut same) = (start(options, true)?, start(options, true)?);
+    run.go(0, 2)?;
+    same.go(0, 2)?;
+    let vars = |r: &Run| r.vars.iter().map(|(_, v)| v.clone()).collect::<Vec<_>>();
+    let (weights, mut optimizer) = (run.weights(), Panics(true, vars(&run)));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.sum.step(&mut optimizer)));
+    assert!(caught.is_err());
+    assert_eq!((run.weights(), run.sum.count()), (weights, 2));
+    assert!(run.sum.step(&mut optimizer)?.updated());
+    assert!(same.sum.step(&mut Panics(false, vars(&same)))?.updated());
+    assert_eq!(run.weights(), same.weights());
+    Ok(())
+}

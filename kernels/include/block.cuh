@@ -4,7 +4,8 @@
 
 // Joins the values of the lanes of each block, in any order; every thread of the CTA takes part.
 template <class T, class Join>
-__device__ __noinline__ T join_block(T value, uint32_t lanes, Join join) {
+__device__ __forceinline__ T join_block(T value, uint32_t lanes, Join join) {
+#pragma unroll 1
     for (uint32_t d = 1; d < lanes && d < 32; d <<= 1) {
         value = join(value, __shfl_xor_sync(ALL, value, d));
     }

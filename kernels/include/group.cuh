@@ -85,38 +85,44 @@ __device__ inline void conclude(const QuantizeGroup& p, const Item& item, Group&
 template <class T, class Join>
 __device__ __forceinline__ T join_cta(T value, Join join) { return join_block(value, 128, join); }
 
+// One chunk a CTA; groups of at most one tile take a warp each.
 template <class E>
 __device__ __forceinline__ void group_sums(const QuantizeGroup& p, const Item& item) {
     __shared__ Stage<E> stages[WARPS];
     Stage<E>& stage = stages[warp_id()];
     const Groups g = groups_of(p, item);
-    // Groups of at most one tile take a warp each, all others a CTA for each chunk.
     const bool by_warp = g.size <= TILE;
     const uint64_t unit = by_warp ? static_cast<uint64_t>(blockIdx.x - item.begin) * WARPS + warp_id() : blockIdx.x - item.begin;
     const bool exists = unit < g.groups * g.chunks;
     const bool tensor = p.size == 0;  // needs no division
     const uint64_t index = by_warp ? unit : tensor ? 0 : unit / g.chunks;
     const uint64_t chunk = by_warp ? 0 : tensor ? unit : unit % g.chunks;
-    const uint64_t start = index * g.size + chunk * CHUNK;
-    const uint64_t end_of_unit = exists ? min(start + CHUNK, (index + 1) * g.size) : 0;
-    Place at;
-    at.start = start + (by_warp ? 0 : warp_id() * TILE);
-    at.own = at.start + 32 * lane_id();
+    const uint64_t from = index * g.size + chunk * CHUNK;
+    const uint64_t end = exists ? min(from + CHUNK, (index + 1) * g.size) : 0;
+    const uint64_t start = from + (by_warp ? 0 : warp_id() * TILE), own = start + 32 * lane_id();
 
-    Flight<E> flight;
-    const bool fast = at.start + TILE <= end_of_unit &&
-                      ((reinterpret_cast<uintptr_t>(item.x) + at.start * E::SIZE) & 15) == 0;
-    if (fast) {
-        begin<E, true>(item.x, at, flight);
-        end<E, true>(item.x, at, end_of_unit, flight, stage);
-    } else {
-        end<E, false>(item.x, at, end_of_unit, flight, stage);
-    }
+    // Neither a maximum nor an integer sum asks in which order, so whole tiles stay in the registers they come to.
     uint32_t w[E::WORDS];
-    stage.take(w);
+    const bool fast = start + TILE <= end && ((reinterpret_cast<uintptr_t>(item.x) + start * E::SIZE) & 15) == 0;
+    if (fast) {
+        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(item.x) + start * E::SIZE) + lane_id();
+#pragma unroll
+        for (int i = 0; i < E::PIECES; ++i) {
+            const uint4 v = __ldcs(src + 32 * i);
+            w[4 * i] = v.x, w[4 * i + 1] = v.y, w[4 * i + 2] = v.z, w[4 * i + 3] = v.w;
+        }
+    } else {
+        load_parts<E>(item.x, start, end, stage);
+        __syncwarp();
+        stage.take(w);
+    }
     uint32_t raw = raw_max<E>(w);
     if (__any_sync(ALL, raw >= E::LIMIT)) {
-        scrub<E>(stage, item.first + at.own, item.report);
+        if (fast) {
+            load_parts<E>(item.x, start, end, stage);
+            __syncwarp();
+        }
+        scrub<E>(stage, item.first + own, item.report);
         stage.take(w);
         raw = raw_max<E>(w);
     }
@@ -127,12 +133,20 @@ __device__ __forceinline__ void group_sums(const QuantizeGroup& p, const Item& i
     uint32_t total = 0;
     int32_t first = 0;
     uint64_t second = 0;
-    if (p.goal == OF_MEAN) {
-        total = block_sum(sum_fixed<E>(w, exponent), lanes);
-    } else if (p.goal == CLIPPED) {
-        sum_moments<E>(w, exponent, first, second);
-        first = static_cast<int32_t>(block_sum(static_cast<uint32_t>(first), lanes));
-        second = join_block(second, lanes, Add<uint64_t>());
+    if (p.goal == OF_MEAN || p.goal == CLIPPED) {
+        const bool floats = __all_sync(ALL, sums_in_floats(exponent));
+        if (!floats) {  // the slow sums read shared memory
+            stage.put(w);
+        }
+        if (p.goal == OF_MEAN) {
+            float cuts[32];
+            cut_all<E>(w, exponent, cuts);
+            total = block_sum(floats ? sum_cuts(cuts, exponent) : sum_slowly<E>(stage, exponent), lanes);
+        } else {
+            sum_moments<E>(stage, w, exponent, first, second);
+            first = static_cast<int32_t>(block_sum(static_cast<uint32_t>(first), lanes));
+            second = join_block(second, lanes, Add<uint64_t>());
+        }
     }
     if (!exists || (by_warp ? lane_id() : threadIdx.x) != 0) {
         return;
@@ -255,72 +269,84 @@ __device__ __noinline__ void codes_of_parts(const QuantizeGroup& p, const Item& 
     }
 }
 
-template <class E, bool FAST>
-__device__ __forceinline__ void group_codes_tile(const QuantizeGroup& p, const Item& item, const Groups& g, Stage<E>& stage) {
-    const Place at = place<FAST>(item, cta_start(item));
-    Flight<E> flight;
-    begin<E, FAST>(item.x, at, flight);
-    uint4 random = make_uint4(0, 0, 0, 0);
-    if (p.goal <= CLIPPED) {
-        random = call(p.draw, item.tensor, at.group);
-    }
-    end<E, FAST>(item.x, at, item.n, flight, stage);
-    uint32_t w[E::WORDS];
-    stage.take(w);
-    if (__any_sync(ALL, raw_max<E>(w) >= E::LIMIT)) {
-        scrub<E>(stage, 0, nullptr);  // reported by the first pass
-        stage.take(w);
-    }
-    uint32_t plus, minus, clipped = 0;
-    if (FAST) {
-        const uint64_t start = cta_start(item);
-        const bool tensor = p.size == 0;  // needs no division
-        const uint64_t index = tensor ? 0 : start / g.size, chunk = tensor ? start / CHUNK : start % g.size / CHUNK;
-        const Group& group = g.group[index];
-        uint32_t kept;
-        if (p.goal == STOCHASTIC) {
-            kept = keep<E>(w, group.s, expand(random));
-        } else if (p.goal == CLIPPED) {
-            kept = keep_clipped<E>(w, group.s, group.t, expand(random), clipped);
-        } else {
-            Chunk& of = g.chunk[index * g.chunks + chunk];
-            uint32_t total;
-            kept = keep_above<E>(w, group.t, chunk_exponent(of.max), total);
-            uint32_t count = __popc(kept);
-            for (int d = 16; d; d >>= 1) {
-                total += __shfl_xor_sync(ALL, total, d);
-                count += __shfl_xor_sync(ALL, count, d);
-            }
-            if (lane_id() == 0 && count) {
-                atomicAdd(&of.kept, total);
-                atomicAdd(&of.kept_count, count);
-            }
+// Adds what a lane has kept to its chunk: at once for a warp that works on one.
+__device__ __forceinline__ void add_kept(Chunk* chunk, uint32_t total, uint32_t count) {
+    const unsigned long long first = __shfl_sync(ALL, reinterpret_cast<unsigned long long>(chunk), 0);
+    if (__all_sync(ALL, reinterpret_cast<unsigned long long>(chunk) == first)) {
+        for (int d = 16; d; d >>= 1) {
+            total += __shfl_xor_sync(ALL, total, d);
+            count += __shfl_xor_sync(ALL, count, d);
         }
-        const uint32_t signs = sign_plane<E>(w);
-        plus = kept & ~signs;
-        minus = kept & signs;
-    } else {
-        codes_of_parts<E>(p, item, g, stage, at.own, random, plus, minus, clipped);
+        count = lane_id() == 0 ? count : 0;
     }
-    if (at.inside) {
-        store_planes<FAST>(item.a, at.own >> 5, plus, minus);
-    }
-    if (__any_sync(ALL, clipped != 0)) {
-        report(item.report, 0, ~0ull, clipped);
+    if (count) {
+        atomicAdd(&chunk->kept, total);
+        atomicAdd(&chunk->kept_count, count);
     }
 }
 
+// What a lane needs of its group.
+struct OfGroup {
+    Chunk* chunk;
+    uint32_t t, s, exponent;
+};
+
 template <class E>
 __device__ __forceinline__ void group_codes(const QuantizeGroup& p, const Item& item) {
-    __shared__ Stage<E> stages[WARPS];
+    using W = QuantizeWalk<E>;
+    __shared__ Ring<E, W> ring;
     const Groups g = groups_of(p, item);
-    const uint64_t start = cta_start(item);
-    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1;
-    // One group, and for thresholds one chunk of it, for the whole CTA.
-    const bool alone = p.size == 0 || start % g.size + CTA_TILE <= (p.goal <= CLIPPED || start % g.size % CHUNK == 0 ? g.size : 0);
-    if (alone && whole(start, CTA_TILE, item.n, addresses, 16)) {
-        group_codes_tile<E, true>(p, item, g, stages[warp_id()]);
-    } else {
-        group_codes_tile<E, false>(p, item, g, stages[warp_id()]);
-    }
+    // Whether each lane's 32 elements lie in one group, and for thresholds in one chunk of it.
+    const bool alone = p.size % 32 == 0;
+    walk<E, W>(
+        item, wide_planes(item), ring,
+        [&](const Place& at) {
+            OfGroup of = {nullptr, 0, 0, 0};
+            if (alone && at.inside) {
+                const uint64_t index = p.size == 0 ? 0 : at.own / g.size;
+                of.chunk = g.chunk + index * g.chunks + (at.own - index * g.size) / CHUNK;
+                of.t = g.group[index].t;
+                of.s = g.group[index].s;
+                of.exponent = p.goal > CLIPPED ? chunk_exponent(of.chunk->max) : 0;
+            }
+            return of;
+        },
+        [&](const Place& at) {
+            return p.goal <= CLIPPED ? call(p.draw, item.tensor, at.group) : make_uint4(0, 0, 0, 0);
+        },
+        [&](const Place& at, const OfGroup& of, uint4 random, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
+            if (__any_sync(ALL, raw_max<E>(w) >= E::LIMIT)) {
+                scrub<E>(stage, 0, nullptr);  // reported by the first pass
+                stage.take(w);
+            }
+            uint32_t plus, minus, clipped = 0;
+            if (alone) {
+                uint32_t kept;
+                if (p.goal == STOCHASTIC) {
+                    kept = keep<E>(w, of.s, expand(random));
+                } else if (p.goal == CLIPPED) {
+                    kept = keep_clipped<E>(w, of.s, of.t, expand(random), clipped);
+                } else {
+                    Kept k;
+                    if (__all_sync(ALL, sums_in_floats(of.exponent))) {
+                        float cuts[32];
+                        cut_all<E>(w, of.exponent, cuts);
+                        k = keep_above<E>(w, cuts, of.t, of.exponent);
+                    } else {
+                        k = keep_above_slowly<E>(stage, of.t, of.exponent);
+                    }
+                    kept = k.plane;
+                    add_kept(of.chunk, k.total, __popc(kept));
+                }
+                const uint32_t signs = sign_plane<E>(w);
+                plus = kept & ~signs;
+                minus = kept & signs;
+            } else {
+                codes_of_parts<E>(p, item, g, stage, at.own, random, plus, minus, clipped);
+            }
+            store_planes(item, at, plus, minus);
+            if (__any_sync(ALL, clipped != 0)) {
+                report(item.report, 0, ~0ull, clipped);
+            }
+        });
 }

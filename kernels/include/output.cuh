@@ -37,7 +37,15 @@ template <class E>
 __device__ __forceinline__ void store_piece(void* out, uint64_t at, uint64_t n, bool aligned, uint4 piece) {
     typename E::Scalar* to = static_cast<typename E::Scalar*>(out) + at;
     if (aligned && at + PER<E> <= n) {
+#if STORE == 1
+        *reinterpret_cast<uint4*>(to) = piece;
+#elif STORE == 2
+        __stcg(reinterpret_cast<uint4*>(to), piece);
+#elif STORE == 3
+        __stwt(reinterpret_cast<uint4*>(to), piece);
+#else
         __stcs(reinterpret_cast<uint4*>(to), piece);
+#endif
         return;
     }
     const uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};

@@ -5,6 +5,7 @@
 #include "scale.cuh"
 #include "sum.cuh"
 #include "trit.cuh"
+#include "walk.cuh"
 
 struct QuantizeBlock {
     Draw draw;
@@ -13,74 +14,81 @@ struct QuantizeBlock {
 };
 
 // One pair of plane words.
-template <bool FAST>
-__device__ __forceinline__ void store_planes(void* words, uint64_t pair, uint32_t plus, uint32_t minus) {
-    uint32_t* to = static_cast<uint32_t*>(words) + 2 * pair;
-    if (FAST) {
+__device__ __forceinline__ void store_planes(const Item& item, const Place& at, uint32_t plus, uint32_t minus) {
+    uint32_t* const to = static_cast<uint32_t*>(item.a) + 2 * (at.own >> 5);
+    if (at.fast) {
         __stcs(reinterpret_cast<uint2*>(to), make_uint2(plus, minus));
-    } else {
+    } else if (at.inside) {
         to[0] = plus;
         to[1] = minus;
     }
 }
 
-// Tiles of 4096 elements that a CTA of the one-pass kernels works on, one after the other with all loads first. For
-// 16-bit elements one tile is over too soon for the start of a CTA and the latency of its loads to be hidden: measured
-// on an H200, bf16, 1, 2 and 4 tiles: 82, 93 and 96% of copy speed.
-template <class E>
-constexpr int TILES = E::SIZE == 4 ? 2 : 4;
+// Elements of a lane's block, which at the end of a tensor may be shorter.
+__device__ __forceinline__ uint64_t elements_of_block(uint32_t shift, uint64_t n, const Place& at) {
+    const uint64_t block = at.own >> shift << shift, size = uint64_t(1) << shift;
+    return at.fast ? size : min(n - min(n, block), size);
+}
 
-template <class E, bool FAST>
-__device__ __forceinline__ void quantize_block_stochastic_tile(const QuantizeBlock& p, const Item& item, const Place& at,
-                                                               const Flight<E>& flight, Stage<E>& stage) {
-    const uint4 random = call(p.draw, item.tensor, at.group);
-    end<E, FAST>(item.x, at, item.n, flight, stage);
-    uint32_t w[E::WORDS];
-    stage.take(w);
-    const uint32_t signs = sign_plane<E>(w);
+// The mean magnitude of a lane's block, from its sum of at most 2^32 units.
+__device__ __forceinline__ uint32_t mean_of_block(uint32_t shift, uint64_t n, const Place& at, uint32_t total, uint32_t exponent) {
+    const uint64_t count = elements_of_block(shift, n, at);
+    return count == uint64_t(1) << shift ? mean_of_full_block(total, exponent, shift) : mean(Sum{total, exponent, count});
+}
+
+// The limit of a lane's block for clipping; 0: none.
+__device__ __forceinline__ uint32_t clip_block(uint32_t shift, const Moments& m, uint32_t c) {
+    if (m.count == uint64_t(1) << shift) {
+        const uint64_t first = static_cast<uint64_t>(m.first < 0 ? -m.first : m.first);
+        return mul_trunc(c, sigma_of(first >> shift, m.second >> shift, m.exponent));
+    }
+    return clip(m, c);
+}
+
+// Whether tiles of this item may be read and written in wide pieces.
+__device__ __forceinline__ bool wide_planes(const Item& item) {
+    return ((reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1) & 15) == 0;
+}
+
+// Reports and zeroes what is out of range among a lane's elements; returns the largest raw magnitude of the rest.
+template <class E>
+__device__ __forceinline__ uint32_t clean_max(const Item& item, const Place& at, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
     uint32_t raw = raw_max<E>(w);
     if (__any_sync(ALL, raw >= E::LIMIT)) {
         scrub<E>(stage, item.first + at.own, item.report);
         stage.take(w);
         raw = raw_max<E>(w);
     }
-
-    const uint32_t lanes = 1u << (p.block_shift - 5);
-    const uint32_t s = stochastic_scale(block_max(E::to_f32(raw), lanes));
-    const uint32_t kept = keep<E>(w, s, expand(random));
-    if (at.inside) {
-        store_planes<FAST>(item.a, at.own >> 5, kept & ~signs, kept & signs);
-        if ((threadIdx.x & (lanes - 1)) == 0) {
-            static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
-        }
-    }
+    return raw;
 }
+
+#ifndef QUANTIZE_TILES_32
+#define QUANTIZE_TILES_32 4
+#define QUANTIZE_RING_32 2
+#define QUANTIZE_TILES_16 4
+#define QUANTIZE_RING_16 4
+#endif
+template <class E>
+using QuantizeWalk = Walk<E::SIZE == 4 ? QUANTIZE_TILES_32 : QUANTIZE_TILES_16, E::SIZE == 4 ? QUANTIZE_RING_32 : QUANTIZE_RING_16>;
 
 template <class E>
 __device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p, const Item& item) {
-    __shared__ Stage<E> stages[WARPS];
-    Stage<E>& stage = stages[warp_id()];
-    const uint64_t start = cta_start<TILES<E>>(item);
-    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1;
-    if (whole(start, TILES<E> * CTA_TILE, item.n, addresses, 16)) {
-        Flight<E> flight[TILES<E>];
-        Place at[TILES<E>];
-#pragma unroll
-        for (int t = 0; t < TILES<E>; ++t) {
-            at[t] = place<true>(item, start + t * CTA_TILE);
-            begin<E, true>(item.x, at[t], flight[t]);
-        }
-#pragma unroll
-        for (int t = 0; t < TILES<E>; ++t) {
-            __syncwarp();
-            quantize_block_stochastic_tile<E, true>(p, item, at[t], flight[t], stage);
-        }
-    } else {
-        for (int t = 0; t < TILES<E> && start + t * CTA_TILE < item.n; ++t) {
-            __syncwarp();
-            quantize_block_stochastic_tile<E, false>(p, item, place<false>(item, start + t * CTA_TILE), Flight<E>(), stage);
-        }
-    }
+    using W = QuantizeWalk<E>;
+    __shared__ Ring<E, W> ring;
+    const uint32_t lanes = 1u << (p.block_shift - 5);
+    walk<E, W>(
+        item, wide_planes(item), ring, [](const Place&) { return Nothing(); },
+        [&](const Place& at) { return call(p.draw, item.tensor, at.group); },
+        [&](const Place& at, Nothing, uint4 random, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
+            const uint32_t raw = clean_max<E>(item, at, stage, w);
+            const uint32_t signs = sign_plane<E>(w);
+            const uint32_t s = stochastic_scale(block_max(E::to_f32(raw), lanes));
+            const uint32_t kept = keep<E>(w, s, expand(random));
+            store_planes(item, at, kept & ~signs, kept & signs);
+            if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+                static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
+            }
+        });
 }
 
 struct QuantizeBlockThreshold {
@@ -90,70 +98,35 @@ struct QuantizeBlockThreshold {
     uint32_t pad;
 };
 
-template <class E, bool FAST>
-__device__ __forceinline__ void quantize_block_threshold_tile(const QuantizeBlockThreshold& p, const Item& item, const Place& at,
-                                                              const Flight<E>& flight, Stage<E>& stage) {
-    end<E, FAST>(item.x, at, item.n, flight, stage);
-
-    uint32_t w[E::WORDS];
-    stage.take(w);
-    uint32_t raw = raw_max<E>(w);
-    if (__any_sync(ALL, raw >= E::LIMIT)) {
-        scrub<E>(stage, item.first + at.own, item.report);
-        stage.take(w);
-        raw = raw_max<E>(w);
-    }
-
-    const uint32_t lanes = 1u << (p.block_shift - 5);
-    const uint32_t exponent = chunk_exponent(block_max(E::to_f32(raw), lanes));
-    uint32_t t = p.threshold;
-    if (p.of_mean) {
-        const uint32_t total = block_sum(sum_fixed<E>(w, exponent), lanes);
-        const uint64_t block = at.own >> p.block_shift << p.block_shift;
-        const uint64_t count = FAST ? 1u << p.block_shift : min(item.n - min(item.n, block), uint64_t(1) << p.block_shift);
-        const bool full = FAST || count == uint64_t(1) << p.block_shift;
-        const uint32_t of_block = full ? mean_of_full_block(total, exponent, p.block_shift) : mean(Sum{total, exponent, count});
-        t = mul_trunc(p.threshold, of_block);
-    }
-    uint32_t total;
-    const uint32_t kept = keep_above<E>(w, t, exponent, total);
-    const uint32_t signs = sign_plane<E>(w);
-    total = block_sum(total, lanes);
-    const uint32_t count = block_sum(__popc(kept), lanes);
-    if (at.inside) {
-        store_planes<FAST>(item.a, at.own >> 5, kept & ~signs, kept & signs);
-        if ((threadIdx.x & (lanes - 1)) == 0) {
-            static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] =
-                static_cast<uint16_t>(mean_bf16_of_block(total, exponent, count) >> 16);
-        }
-    }
-}
-
 template <class E>
 __device__ __forceinline__ void quantize_block_threshold(const QuantizeBlockThreshold& p, const Item& item) {
-    __shared__ Stage<E> stages[WARPS];
-    Stage<E>& stage = stages[warp_id()];
-    const uint64_t start = cta_start<TILES<E>>(item);
-    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1;
-    if (whole(start, TILES<E> * CTA_TILE, item.n, addresses, 16)) {
-        Flight<E> flight[TILES<E>];
-        Place at[TILES<E>];
-#pragma unroll
-        for (int t = 0; t < TILES<E>; ++t) {
-            at[t] = place<true>(item, start + t * CTA_TILE);
-            begin<E, true>(item.x, at[t], flight[t]);
-        }
-#pragma unroll
-        for (int t = 0; t < TILES<E>; ++t) {
-            __syncwarp();
-            quantize_block_threshold_tile<E, true>(p, item, at[t], flight[t], stage);
-        }
-    } else {
-        for (int t = 0; t < TILES<E> && start + t * CTA_TILE < item.n; ++t) {
-            __syncwarp();
-            quantize_block_threshold_tile<E, false>(p, item, place<false>(item, start + t * CTA_TILE), Flight<E>(), stage);
-        }
-    }
+    using W = QuantizeWalk<E>;
+    __shared__ Ring<E, W> ring;
+    const uint32_t lanes = 1u << (p.block_shift - 5);
+    walk<E, W>(
+        item, wide_planes(item), ring, [](const Place&) { return Nothing(); }, [](const Place&) { return Nothing(); },
+        [&](const Place& at, Nothing, Nothing, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
+            const uint32_t raw = clean_max<E>(item, at, stage, w);
+            const uint32_t exponent = chunk_exponent(block_max(E::to_f32(raw), lanes));
+            const bool floats = __all_sync(ALL, sums_in_floats(exponent));
+            float cuts[32];
+            if (floats) {
+                cut_all<E>(w, exponent, cuts);
+            }
+            uint32_t t = p.threshold;
+            if (p.of_mean) {
+                const uint32_t part = floats ? sum_cuts(cuts, exponent) : sum_slowly<E>(stage, exponent);
+                t = mul_trunc(t, mean_of_block(p.block_shift, item.n, at, block_sum(part, lanes), exponent));
+            }
+            const Kept kept = floats ? keep_above<E>(w, cuts, t, exponent) : keep_above_slowly<E>(stage, t, exponent);
+            const uint32_t signs = sign_plane<E>(w);
+            const uint32_t total = block_sum(kept.total, lanes), count = block_sum(__popc(kept.plane), lanes);
+            store_planes(item, at, kept.plane & ~signs, kept.plane & signs);
+            if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+                static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] =
+                    static_cast<uint16_t>(mean_bf16_of_block(total, exponent, count) >> 16);
+            }
+        });
 }
 
 struct QuantizeBlockClip {
@@ -162,48 +135,35 @@ struct QuantizeBlockClip {
     uint32_t block_shift;  // log2 of the block
 };
 
-// Stochastic with clipping at c sigma: not a path of speed, so every tile takes the careful one.
+// Stochastic with clipping at c sigma.
 template <class E>
 __device__ __forceinline__ void quantize_block_clip(const QuantizeBlockClip& p, const Item& item) {
-    __shared__ Stage<E> stages[WARPS];
-    Stage<E>& stage = stages[warp_id()];
-    const Place at = place<false>(item, cta_start(item));
-    Flight<E> flight;
-    end<E, false>(item.x, at, item.n, flight, stage);
-    const uint4 random = call(p.draw, item.tensor, at.group);
-
-    uint32_t w[E::WORDS];
-    stage.take(w);
-    uint32_t raw = raw_max<E>(w);
-    if (__any_sync(ALL, raw >= E::LIMIT)) {
-        scrub<E>(stage, item.first + at.own, item.report);
-        stage.take(w);
-        raw = raw_max<E>(w);
-    }
-
+    using W = QuantizeWalk<E>;
+    __shared__ Ring<E, W> ring;
     const uint32_t lanes = 1u << (p.block_shift - 5);
-    const uint32_t max_of_block = magnitude(block_max(E::to_f32(raw), lanes));
-    const uint32_t exponent = chunk_exponent(max_of_block);
-    int32_t first;
-    uint64_t second;
-    sum_moments<E>(w, exponent, first, second);
-    first = static_cast<int32_t>(block_sum(static_cast<uint32_t>(first), lanes));
-    second = join_block(second, lanes, Add<uint64_t>());
-    const uint64_t block = at.own >> p.block_shift << p.block_shift;
-    const uint64_t count = min(item.n - min(item.n, block), uint64_t(1) << p.block_shift);
-    const uint32_t t = clip(Moments{first, second, exponent, count}, p.sigmas);
-    const uint32_t limit = t == 0 ? 0x7f7fffffu : t;
-    const uint32_t s = stochastic_scale(min(max_of_block, limit));
-    uint32_t clipped;
-    const uint32_t kept = keep_clipped<E>(w, s, limit, expand(random), clipped);
-    const uint32_t signs = sign_plane<E>(w);
-    if (at.inside) {
-        store_planes<false>(item.a, at.own >> 5, kept & ~signs, kept & signs);
-        if ((threadIdx.x & (lanes - 1)) == 0) {
-            static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
-        }
-    }
-    if (__any_sync(ALL, clipped != 0)) {
-        report(item.report, 0, ~0ull, clipped);
-    }
+    walk<E, W>(
+        item, wide_planes(item), ring, [](const Place&) { return Nothing(); },
+        [&](const Place& at) { return call(p.draw, item.tensor, at.group); },
+        [&](const Place& at, Nothing, uint4 random, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
+            const uint32_t max_of_block = magnitude(block_max(E::to_f32(clean_max<E>(item, at, stage, w)), lanes));
+            const uint32_t exponent = chunk_exponent(max_of_block);
+            int32_t first;
+            uint64_t second;
+            sum_moments<E>(stage, w, exponent, first, second);
+            first = static_cast<int32_t>(block_sum(static_cast<uint32_t>(first), lanes));
+            second = join_block(second, lanes, Add<uint64_t>());
+            const uint32_t t = clip_block(p.block_shift, Moments{first, second, exponent, elements_of_block(p.block_shift, item.n, at)}, p.sigmas);
+            const uint32_t limit = t == 0 ? 0x7f7fffffu : t;
+            const uint32_t s = stochastic_scale(min(max_of_block, limit));
+            uint32_t clipped;
+            const uint32_t kept = keep_clipped<E>(w, s, limit, expand(random), clipped);
+            const uint32_t signs = sign_plane<E>(w);
+            store_planes(item, at, kept & ~signs, kept & signs);
+            if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+                static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
+            }
+            if (__any_sync(ALL, clipped != 0)) {
+                report(item.report, 0, ~0ull, clipped);
+            }
+        });
 }

@@ -54,7 +54,7 @@ __device__ __forceinline__ uint64_t shifted(const Quotient& q, int shift) {
     return shift == 0 ? q.low : (q.low >> shift) | (q.high << (64 - shift));
 }
 
-__device__ inline uint32_t mean(const Sum& sum) {
+__device__ __noinline__ uint32_t mean(const Sum& sum) {
     if (sum.count == 0 || sum.total == 0) {
         return 0u;
     }
@@ -68,7 +68,7 @@ __device__ inline uint32_t mean(const Sum& sum) {
     return (static_cast<uint32_t>(exponent) << 23) | (mantissa & 0x007fffffu);
 }
 
-__device__ inline uint32_t mean_bf16(const Sum& sum) {
+__device__ __noinline__ uint32_t mean_bf16(const Sum& sum) {
     if (sum.count == 0 || sum.total == 0) {
         return 0u;
     }
@@ -162,24 +162,28 @@ __device__ inline uint64_t isqrt(uint64_t x) {
     return r;
 }
 
-__device__ inline uint32_t sigma(const Moments& m) {
-    if (m.count == 0) {
-        return 0u;
-    }
-    uint64_t mean = static_cast<uint64_t>(m.first < 0 ? -m.first : m.first) / m.count;
-    uint64_t square = m.second / m.count;
+// The standard deviation, from the moments over the count.
+__device__ inline uint32_t sigma_of(uint64_t mean, uint64_t square, uint32_t of_group) {
     uint64_t variance = square > mean * mean ? square - mean * mean : 0;
     uint64_t root = isqrt(variance << 32);
     if (root == 0) {
         return 0u;
     }
     int top = 63 - __clzll(root);
-    int exponent = top + static_cast<int>(m.exponent) - (16 + static_cast<int>(SQUARE_BITS) - 1);
+    int exponent = top + static_cast<int>(of_group) - (16 + static_cast<int>(SQUARE_BITS) - 1);
     if (exponent < 1) {
         return 0u;
     }
     uint32_t mantissa = static_cast<uint32_t>(top >= 23 ? root >> (top - 23) : root << (23 - top));
     return (static_cast<uint32_t>(exponent) << 23) | (mantissa & 0x007fffffu);
+}
+
+__device__ __noinline__ uint32_t sigma(const Moments& m) {
+    if (m.count == 0) {
+        return 0u;
+    }
+    uint64_t mean = static_cast<uint64_t>(m.first < 0 ? -m.first : m.first) / m.count;
+    return sigma_of(mean, m.second / m.count, m.exponent);
 }
 
 // 0 means no clipping.

@@ -36,8 +36,7 @@ impl<B: Backend> Accumulator<B> {
         if self.config.non_finite == NonFinite::Reject {
             self.reject(&gradients, weight)?;
         }
-        let added = self.add(&gradients, weight);
-        self.refuse_on_error(added)?;
+        self.write(|this| this.add(&gradients, weight))?;
         self.window.held = self.window.held.saturating_add(1);
         self.window.micro_batch += 1;
         self.window.weights += f64::from(weight);

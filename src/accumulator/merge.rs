@@ -28,8 +28,7 @@ impl<B: Backend> Accumulator<B> {
         let joined = joined
             .map(|((into, from), spec)| self.join(into, from).map_err(|e| e.in_tensor(&*spec.name)))
             .collect::<Result<Vec<_>>>()?;
-        let written = self.write_merge(&op, other, joined);
-        self.refuse_on_error(written)?;
+        self.write(|this| this.write_merge(&op, other, joined))?;
         self.window.held += other.window.held;
         self.window.weights += other.window.weights;
         for (merged, report) in self.merged.iter_mut().zip(found) {

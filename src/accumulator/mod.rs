@@ -8,7 +8,7 @@
 //! The bits depend on the gradients, the weights, the seed, the step, the micro-batch index and the order of the
 //! tensors, and on nothing else: not on the backend, threads or launch shape.
 //!
-//! An error leaves the accumulator as it was. If the device itself fails in the middle of a call, the window is
+//! An error leaves the accumulator as it was. If the device itself fails in the middle of a call, or the call panics, the window is
 //! refused until reset ([`Error::Refused`]): it can not be read half-updated.
 //!
 //! # Examples
@@ -232,10 +232,9 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// As for [`reset`](Self::reset).
     pub fn reset_to(&mut self, step: u32) -> Result<()> {
-        let full = self.window.held > 0 && self.window.refused.is_none();
-        let refused = self.window.refused.take();
-        let cleared = self.clear(full, refused.is_some());
-        self.refuse_on_error(cleared)?;
+        let refused = self.window.refused.is_some();
+        let full = self.window.held > 0 && !refused;
+        self.write(|this| this.clear(full, refused))?;
         self.window = Window { step, ..Window::default() };
         self.merged.fill(Report::default());
         Ok(())
@@ -278,7 +277,17 @@ impl<B: Backend> Accumulator<B> {
         }
     }
 
+    /// Writes to the state of a usable window, or resets it. If the work fails, or does not return at all because it
+    /// panics, the window is no longer what it says it is, and is refused.
+    fn write<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.window.refused = Some("a call that wrote to the state did not return".to_owned());
+        let result = work(self);
+        self.window.refused = result.as_ref().err().map(ToString::to_string);
+        result
+    }
+
     /// After a failure while the state was being written, the window is no longer what it says it is.
+    #[cfg(feature = "candle")]
     fn refuse_on_error<T>(&mut self, result: Result<T>) -> Result<T> {
         if let Err(e) = &result {
             self.window.refused = Some(e.to_string());

@@ -11,12 +11,11 @@ impl<B: Backend> Accumulator<B> {
     /// Adds a gradient to one tensor of adaptive levels, under the draws of this micro-batch.
     pub(crate) fn add_one(&mut self, i: usize, x: Floats<'_, B>, weight: f32) -> Result<()> {
         self.usable()?;
-        let added = match x {
-            Floats::F32(_) => self.one::<f32>(i, &x, weight),
-            Floats::F16(_) => self.one::<f16>(i, &x, weight),
-            Floats::Bf16(_) => self.one::<bf16>(i, &x, weight),
-        };
-        self.refuse_on_error(added)
+        self.write(|this| match x {
+            Floats::F32(_) => this.one::<f32>(i, &x, weight),
+            Floats::F16(_) => this.one::<f16>(i, &x, weight),
+            Floats::Bf16(_) => this.one::<bf16>(i, &x, weight),
+        })
     }
 
     /// Makes one tensor of adaptive levels hold `x`, rounded.

@@ -71,13 +71,16 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] where lengths differ; [`Error::Parameter`] or [`Error::Limit`] for a level, scale or count that
+    /// [`Error::Length`] where lengths differ; [`Error::Parameter`] or [`Error::Limit`] for a level, scale, count or report that
     /// no accumulator holds; what the device reports. Nothing is then changed.
     pub fn set_state(&mut self, state: &State) -> Result<()> {
         length("tensors", self.tensors.len(), state.tensors.len())?;
         length("reports", self.tensors.len(), state.reports.len())?;
         if !state.weights.is_finite() {
             return Err(Error::Parameter { name: "sum of weights", got: state.weights, requirement: "finite" });
+        }
+        for ((report, tensor), spec) in state.reports.iter().zip(&self.tensors).zip(&self.specs) {
+            report.validate(tensor.len).map_err(|e| e.in_tensor(&*spec.name))?;
         }
         let mut new = Vec::with_capacity(self.tensors.len());
         for ((tensor, from), spec) in self.tensors.iter().zip(&state.tensors).zip(&self.specs) {

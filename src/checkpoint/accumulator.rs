@@ -20,7 +20,7 @@ impl<B: Backend> Accumulator<B> {
         let mut contents = Contents::default();
         put_config(&mut contents, self.config());
         put_specs(&mut contents, self.specs());
-        put_state(&mut contents, "sum", &self.state()?);
+        put_state(&mut contents, "sum", self.state()?);
         write(path.as_ref(), KIND, &contents)
     }
 
@@ -104,18 +104,19 @@ pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec]) -> Result<()> 
     Ok(())
 }
 
-pub(crate) fn put_state(contents: &mut Contents, at: &str, state: &State) {
+/// Moves a state into the contents.
+pub(crate) fn put_state(contents: &mut Contents, at: &str, state: State) {
     contents.set(format!("{at}.step"), state.step);
     contents.set(format!("{at}.micro_batch"), state.micro_batch);
     contents.set(format!("{at}.held"), state.held);
     contents.set_f64(format!("{at}.weights"), state.weights);
     put_reports(contents, &format!("{at}.reports"), &state.reports);
-    for (i, t) in state.tensors.iter().enumerate() {
+    for (i, t) in state.tensors.into_iter().enumerate() {
         contents.set(format!("{at}.{i}.scaled"), t.scaled);
-        contents.arrays.insert(format!("{at}.{i}.levels"), Array::U32(t.levels.clone()));
-        contents.arrays.insert(format!("{at}.{i}.scales"), Array::Bf16(t.scales.clone()));
-        if let Some(seen) = &t.seen {
-            contents.arrays.insert(format!("{at}.{i}.seen"), Array::Bf16(seen.clone()));
+        contents.arrays.insert(format!("{at}.{i}.levels"), Array::U32(t.levels));
+        contents.arrays.insert(format!("{at}.{i}.scales"), Array::Bf16(t.scales));
+        if let Some(seen) = t.seen {
+            contents.arrays.insert(format!("{at}.{i}.seen"), Array::Bf16(seen));
         }
     }
 }
@@ -150,8 +151,9 @@ pub(crate) fn get_reports(contents: &mut Contents, name: &str) -> Result<Vec<Rep
     let words = contents.u64s(name)?;
     let (rows, rest) = words.as_chunks::<3>();
     crate::op::length("reports", 3 * rows.len(), 3 * rows.len() + rest.len())?;
-    Ok(rows
-        .iter()
-        .map(|&[non_finite, first, clipped]| Report { non_finite, first: first.checked_sub(1), clipped })
-        .collect())
+    let report = |&[non_finite, first, clipped]: &[u64; 3]| {
+        let report = Report { non_finite, first: first.checked_sub(1), clipped };
+        report.validate(usize::MAX).map(|()| report)
+    };
+    rows.iter().map(report).collect()
 }

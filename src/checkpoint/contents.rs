@@ -23,6 +23,25 @@ impl Array {
             Array::F32(x) => x.len(),
         }
     }
+
+    /// Bytes an element.
+    pub(crate) const fn width(&self) -> usize {
+        match self {
+            Array::U32(_) | Array::F32(_) => 4,
+            Array::U64(_) => 8,
+            Array::Bf16(_) => 2,
+        }
+    }
+
+    /// Its type as safetensors names it.
+    pub(crate) const fn dtype(&self) -> &'static str {
+        match self {
+            Array::U32(_) => "U32",
+            Array::U64(_) => "U64",
+            Array::Bf16(_) => "BF16",
+            Array::F32(_) => "F32",
+        }
+    }
 }
 
 /// Fields and arrays, by name. Taking one out removes it, so that what is left over can be refused.
@@ -114,11 +133,5 @@ fn wrong(name: &str, text: &str) -> Error {
 }
 
 fn kind(name: &str, expected: &str, got: &Array) -> Error {
-    let got = match got {
-        Array::U32(_) => "U32",
-        Array::U64(_) => "U64",
-        Array::Bf16(_) => "BF16",
-        Array::F32(_) => "F32",
-    };
-    Error::CheckpointField { field: name.to_owned(), reason: format!("expected {expected}, got {got}") }
+    Error::CheckpointField { field: name.to_owned(), reason: format!("expected {expected}, got {}", got.dtype()) }
 }

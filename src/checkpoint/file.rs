@@ -2,12 +2,13 @@
 
 use super::VERSION;
 use super::contents::{Array, Contents};
+use super::header::{header, in_order};
 use crate::error::{Error, Result};
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView, serialize};
-use std::collections::HashMap;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the checksum follows in the header. No name can contain it, since quotes in names are escaped.
 const MARK: &[u8] = b"\"checksum\":\"";
@@ -16,10 +17,17 @@ const BLANK: &[u8; 8] = b"00000000";
 const LENGTH: &[u8] = b"\"bytes\":\"";
 const FORMAT: &str = "trigrad";
 
-/// Writes contents to a file of this kind.
+/// Writes contents to a file of this kind. Beside the contents this needs no memory that grows with them.
 pub(crate) fn write(path: &Path, kind: &'static str, contents: &Contents) -> Result<()> {
-    let bytes = encode(kind, contents)?;
-    replace(path, &bytes).map_err(|source| Error::Io { path: path.to_owned(), source })
+    let arrays = in_order(contents);
+    let head = head(kind, contents, &arrays)?;
+    replace(path, |file| {
+        let mut file = BufWriter::new(file);
+        file.write_all(&head)?;
+        in_bytes(&arrays, |bytes| file.write_all(bytes))?;
+        file.flush()
+    })
+    .map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// Reads the contents of a file of this kind, checksum, format and version checked.
@@ -28,36 +36,29 @@ pub(crate) fn read(path: &Path, kind: &'static str) -> Result<Contents> {
     decode(kind, bytes)
 }
 
-fn encode(kind: &'static str, contents: &Contents) -> Result<Vec<u8>> {
-    let data: Vec<(&String, Dtype, Vec<usize>, Vec<u8>)> = contents
-        .arrays
-        .iter()
-        .map(|(name, array)| {
-            let (dtype, bytes) = to_bytes(array);
-            (name, dtype, vec![array.len()], bytes)
-        })
-        .collect();
-    let failed = |e| Error::CheckpointField { field: "tensors".to_owned(), reason: format!("{e}") };
-    let views = data
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .map_err(failed)?;
-    let mut fields: HashMap<String, String> = contents.fields.clone().into_iter().collect();
+/// What stands before the arrays, the length of the file and its checksum filled in.
+fn head(kind: &'static str, contents: &Contents, arrays: &[(&str, &Array)]) -> Result<Vec<u8>> {
+    let mut fields = contents.fields.clone();
     fields.insert("format".to_owned(), FORMAT.to_owned());
     fields.insert("version".to_owned(), VERSION.to_string());
     fields.insert("kind".to_owned(), kind.to_owned());
     fields.insert("checksum".to_owned(), String::from_utf8_lossy(BLANK).into_owned());
     fields.insert("bytes".to_owned(), length_text(0));
-    let mut bytes = serialize(views, Some(fields)).map_err(failed)?;
-    let length = length_text(bytes.len() as u64);
-    let (Some(at), Some(length_at)) = (after(&bytes, MARK, 8), after(&bytes, LENGTH, 16)) else {
+    let (mut head, data) = header(&fields, arrays)?;
+    let length = length_text((head.len() + data) as u64);
+    let (Some(at), Some(length_at)) = (after(&head, MARK, 8), after(&head, LENGTH, 16)) else {
         return Err(foreign(kind, "no checksum in the header".to_owned()));
     };
-    bytes[length_at..length_at + 16].copy_from_slice(length.as_bytes());
-    let sum = checksum(&bytes);
-    bytes[at..at + 8].copy_from_slice(sum.as_bytes());
-    Ok(bytes)
+    head[length_at..length_at + 16].copy_from_slice(length.as_bytes());
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&head);
+    in_bytes(arrays, |bytes| {
+        sum.update(bytes);
+        Ok(())
+    })
+    .map_err(|e| foreign(kind, e.to_string()))?;
+    head[at..at + 8].copy_from_slice(sum_text(sum.finalize()).as_bytes());
+    Ok(head)
 }
 
 fn decode(kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
@@ -130,31 +131,57 @@ fn after(bytes: &[u8], mark: &[u8], width: usize) -> Option<usize> {
 
 /// The CRC-32 of the bytes, the checksum in them being blank.
 fn checksum(bytes: &[u8]) -> String {
-    format!("{:08x}", crc32fast::hash(bytes))
+    sum_text(crc32fast::hash(bytes))
+}
+
+fn sum_text(sum: u32) -> String {
+    format!("{sum:08x}")
 }
 
 fn foreign(expected: &'static str, reason: String) -> Error {
     Error::NotACheckpoint { expected, reason }
 }
 
-fn to_bytes(array: &Array) -> (Dtype, Vec<u8>) {
-    match array {
-        Array::U32(x) => (Dtype::U32, x.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        Array::U64(x) => (Dtype::U64, x.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        Array::Bf16(x) => (Dtype::BF16, x.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        Array::F32(x) => (Dtype::F32, x.iter().flat_map(|v| v.to_le_bytes()).collect()),
+/// Elements that are turned into bytes at a time.
+const PIECE: usize = 1024;
+
+/// Hands on the bytes of arrays, little-endian, one after the other.
+fn in_bytes(arrays: &[(&str, &Array)], mut to: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    fn pieces<T: Copy, const N: usize>(
+        x: &[T],
+        bytes: impl Fn(T) -> [u8; N],
+        to: &mut impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let mut piece = [[0; N]; PIECE];
+        x.chunks(PIECE).try_for_each(|x| {
+            piece.iter_mut().zip(x).for_each(|(p, v)| *p = bytes(*v));
+            to(piece[..x.len()].as_flattened())
+        })
     }
+    arrays.iter().try_for_each(|(_, array)| match array {
+        Array::U32(x) => pieces(x, u32::to_le_bytes, &mut to),
+        Array::U64(x) => pieces(x, u64::to_le_bytes, &mut to),
+        Array::Bf16(x) => pieces(x, u16::to_le_bytes, &mut to),
+        Array::F32(x) => pieces(x, f32::to_le_bytes, &mut to),
+    })
 }
 
 fn from_bytes(name: &str, dtype: Dtype, data: &[u8]) -> Result<Array> {
-    fn words<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
-        data.as_chunks::<N>().0.iter().copied()
+    fn numbers<T, const N: usize>(data: &[u8], number: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
+        let words = data.as_chunks::<N>().0;
+        let mut x = Vec::new();
+        x.try_reserve_exact(words.len()).map_err(|_| {
+            let asked = (words.len() * size_of::<T>()) as u64;
+            Error::OutOfMemory { device: "cpu".to_owned(), asked, free: None }
+        })?;
+        x.extend(words.iter().map(|w| number(*w)));
+        Ok(x)
     }
     match dtype {
-        Dtype::U32 => Ok(Array::U32(words(data).map(u32::from_le_bytes).collect())),
-        Dtype::U64 => Ok(Array::U64(words(data).map(u64::from_le_bytes).collect())),
-        Dtype::BF16 => Ok(Array::Bf16(words(data).map(u16::from_le_bytes).collect())),
-        Dtype::F32 => Ok(Array::F32(words(data).map(f32::from_le_bytes).collect())),
+        Dtype::U32 => Ok(Array::U32(numbers(data, u32::from_le_bytes)?)),
+        Dtype::U64 => Ok(Array::U64(numbers(data, u64::from_le_bytes)?)),
+        Dtype::BF16 => Ok(Array::Bf16(numbers(data, u16::from_le_bytes)?)),
+        Dtype::F32 => Ok(Array::F32(numbers(data, f32::from_le_bytes)?)),
         other => Err(Error::CheckpointField {
             field: name.to_owned(),
             reason: format!("{other:?} is not a type it can have"),
@@ -162,19 +189,23 @@ fn from_bytes(name: &str, dtype: Dtype, data: &[u8]) -> Result<Array> {
     }
 }
 
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
 /// Writes beside the target, flushes, renames: after a failure at any point the target is what it was.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
         _ => PathBuf::from("."),
     };
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))?);
-    name.push(format!(".{}.tmp", std::process::id()));
+    // Threads of one process may save to one path at once: each write has a file of its own.
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}.{number}.tmp", std::process::id()));
     let beside = folder.join(name);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         drop(file);
         fs::rename(&beside, path)

@@ -2,7 +2,7 @@
 //!
 //! A file holds levels, scales, counts, reports, the place in the run and the configuration. Its metadata has
 //! `format` = `trigrad`, `version`, `kind`, and `checksum`: the CRC-32 of all its bytes with the checksum itself taken
-//! as `00000000`. It is written beside its target, flushed to the disk and renamed. Loading checks every
+//! as `00000000`. Equal states are equal files, byte for byte. It is written beside its target, flushed to the disk and renamed. Loading checks every
 //! field, and changes nothing unless all of it is sound. Any backend loads what any backend saved, with the same bits.
 //!
 //! # Examples
@@ -27,6 +27,7 @@
 mod accumulator;
 mod contents;
 mod file;
+mod header;
 
 #[cfg(feature = "candle")]
 pub(crate) use accumulator::{

@@ -18,6 +18,7 @@ pub(super) fn check<T: Element>(
 ) -> Result<()> {
     op.validate()?;
     for item in items {
+        item.validate()?;
         check_slot(item.report, reports.len())?;
     }
     let weight = op.weight.to_bits();

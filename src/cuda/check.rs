@@ -27,6 +27,7 @@ pub(super) fn check<T: Element>(
 ) -> Result<()> {
     op.validate()?;
     for item in items {
+        item.validate()?;
         check_slot(item.report, Cuda::report_slots(reports))?;
     }
     let mut call = Call::new(cuda)?;

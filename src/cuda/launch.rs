@@ -17,7 +17,7 @@
 
 use super::Cuda;
 use super::error::Driver;
-use super::item::{Item, MANY, Pointer, Table};
+use super::item::{Item, MANY, Many, One, Pointer};
 use super::memory::{Cell, Reports};
 use super::modules::Module;
 use super::view::{View, ViewMut};
@@ -32,6 +32,14 @@ pub(super) const THREADS: u32 = 128;
 pub(super) const CTA_TILE: u64 = 4096;
 /// CTAs in a grid.
 const GRID_MAX: u64 = (1 << 31) - 1;
+
+/// Elements that a CTA walks over: `WALK` in kernels/include/walk.cuh.
+const fn cta_elements<T: Element>() -> u64 {
+    match T::TYPE {
+        ElementType::F32 => 4 * CTA_TILE,
+        ElementType::F16 | ElementType::Bf16 => 4 * CTA_TILE,
+    }
+}
 
 /// An argument by value.
 #[repr(transparent)]
@@ -165,6 +173,17 @@ impl<'a> Call<'a> {
         self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, 0)
     }
 
+    /// A kernel that walks over several tiles of gradients of type `T`: see `WALK` in kernels/include/walk.cuh.
+    pub(super) fn launch_walk<P: Pod, T: Element>(
+        &self,
+        module: Module,
+        kernel: &str,
+        params: &P,
+        items: &[Item],
+    ) -> Result<()> {
+        self.launch(module, kernel, params, items, |item| item.n.div_ceil(cta_elements::<T>()), THREADS, 0)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "private: what the public one divides, with the grid")]
     fn submit<P: Pod>(
         &self,
@@ -178,22 +197,22 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let config =
             LaunchConfig { grid_dim: (ctas as u32, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
-        if rows.len() == 1 {
-            self.start(module, &format!("{kernel}_one"), params, &Table::<1>::new(rows), config)
+        if let [row] = rows {
+            self.start(module, &format!("{kernel}_one"), params, &One::new(*row), config)
         } else {
-            self.start(module, &format!("{kernel}_many"), params, &Table::<MANY>::new(rows), config)
+            self.start(module, &format!("{kernel}_many"), params, &Many::new(rows, ctas), config)
         }
     }
 
-    fn start<P: Pod, const N: usize>(
+    fn start<P: Pod, T: DeviceRepr>(
         &self,
         module: Module,
         name: &str,
         params: &P,
-        table: &Table<N>,
+        table: &T,
         config: LaunchConfig,
     ) -> Result<()> {
-        const { assert!(size_of::<P>() + size_of::<Table<N>>() <= 32_764) };
+        const { assert!(size_of::<P>() + size_of::<T>() <= 32_764) };
         let function = self.cuda.kernels().function(module, name)?;
         let params = ByValue(*params);
         let mut launch = self.cuda.stream().launch_builder(&function);

@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::draw::DrawParams;
 use super::item::{Item as Row, Pointer};
-use super::launch::{CTA_TILE, Call, THREADS, check_slot, suffix};
+use super::launch::{Call, THREADS, check_slot, suffix};
 use super::memory::Reports;
 use super::modules::Module;
 use crate::backend::Memory;
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::numerics::constants::{CHUNK, domain};
 use crate::numerics::float::magnitude;
 use crate::op::quantize::{Item, Quantize, Rule, Threshold};
-use crate::op::{BlockSize, Draw, Element, ElementType, Grouping};
+use crate::op::{BlockSize, Draw, Element, Grouping};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceSlice;
 
@@ -70,14 +70,6 @@ const WARP_TILE: u64 = 1024;
 /// Warps of a CTA.
 const WARPS: u64 = 4;
 
-/// Elements that a CTA of the one-pass kernels works on: `TILES` in kernels/include/quantize.cuh.
-const fn cta_elements<T: Element>() -> u64 {
-    match T::TYPE {
-        ElementType::F32 => 2 * CTA_TILE,
-        ElementType::F16 | ElementType::Bf16 => 4 * CTA_TILE,
-    }
-}
-
 pub(super) fn quantize<T: Element>(
     cuda: &Cuda,
     op: &Quantize,
@@ -106,9 +98,17 @@ pub(super) fn quantize<T: Element>(
     }
     match op.grouping {
         Grouping::Block(block) => by_block::<T>(&call, op.rule, block, &rows),
-        Grouping::Row(size) => by_group::<T>(&call, op.rule, size, rows),
+        Grouping::Row(size) => match one_pass(size) {
+            Some(block) => by_block::<T>(&call, op.rule, block, &rows),
+            None => by_group::<T>(&call, op.rule, size, rows),
+        },
         Grouping::Tensor => by_group::<T>(&call, op.rule, 0, rows),
     }
+}
+
+/// Rows that are as long as some block are quantized as blocks: in one pass instead of two.
+fn one_pass(size: u64) -> Option<BlockSize> {
+    u32::try_from(size).ok().and_then(|size| BlockSize::new(size).ok())
 }
 
 /// The launch's draws; none are made by threshold rules.
@@ -118,21 +118,19 @@ fn draws(cuda: &Cuda, draw: &Draw) -> DrawParams {
 
 fn by_block<T: Element>(call: &Call<'_>, rule: Rule, block: BlockSize, rows: &[Row]) -> Result<()> {
     let block_shift = block.get().ilog2();
-    let cta = cta_elements::<T>();
     let name = |kernel: &str| format!("quantize_block_{kernel}_{}", suffix::<T>());
-    let ctas = |row: &Row| row.n.div_ceil(cta);
     let threshold = |threshold, of_mean| {
         let params = BlocksThreshold { threshold, of_mean, block_shift, pad: 0 };
-        call.launch(Module::Quantize, &name("threshold"), &params, rows, ctas, THREADS, 0)
+        call.launch_walk::<_, T>(Module::Quantize, &name("threshold"), &params, rows)
     };
     match rule {
         Rule::Stochastic { draw, clip: None } => {
             let params = Blocks { draw: draws(call.cuda(), &draw), block_shift, pad: 0 };
-            call.launch(Module::Quantize, &name("stochastic"), &params, rows, ctas, THREADS, 0)
+            call.launch_walk::<_, T>(Module::Quantize, &name("stochastic"), &params, rows)
         }
         Rule::Stochastic { draw, clip: Some(c) } => {
             let params = BlocksClip { draw: draws(call.cuda(), &draw), sigmas: c.to_bits(), block_shift };
-            call.launch_tiles(Module::Quantize, &name("clip"), &params, rows)
+            call.launch_walk::<_, T>(Module::Quantize, &name("clip"), &params, rows)
         }
         Rule::Threshold(Threshold::Given(t)) => threshold(magnitude(t.to_bits()), 0),
         Rule::Threshold(Threshold::Mean(factor)) => threshold(magnitude(factor.to_bits()), 1),
@@ -185,7 +183,7 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
         if chunks > 1 { groups * slices } else { 0 }
     };
     call.launch(Module::Quantize, "group_combine", &params, &rows, joined, THREADS, 0)?;
-    call.launch_tiles(Module::Quantize, &format!("group_codes_{}", suffix::<T>()), &params, &rows)?;
+    call.launch_walk::<_, T>(Module::Quantize, &format!("group_codes_{}", suffix::<T>()), &params, &rows)?;
     if matches!(rule, Rule::Threshold(_)) {
         let params = Groups { kept: 1, ..params };
         let all = |row: &Row| shape(size, row.n).1 * slices;

@@ -1,6 +1,6 @@
 //! Check: counts the elements of `weight g` that are out of range, writing nothing else.
 
-use super::{Element, finite};
+use super::{Element, finite, within};
 use crate::backend::Memory;
 use crate::error::Result;
 
@@ -26,8 +26,19 @@ impl Check {
 pub struct Item<'a, M: Memory + ?Sized, T: Element> {
     /// The gradient.
     pub x: M::View<'a, T>,
-    /// Index of `x[0]` in the tensor, for the report.
+    /// Index of `x[0]` in the tensor, for the report: any.
     pub first: u64,
     /// The slot of the reports that takes what is found.
     pub report: usize,
+}
+
+impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
+    /// Checks the position.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Limit`] where the last index is 2^37 and above.
+    pub fn validate(&self) -> Result<()> {
+        within(self.first, M::len(&self.x))
+    }
 }

@@ -245,12 +245,26 @@ pub struct Report {
 impl Report {
     /// Adds what another part of the same tensor found.
     pub fn merge(&mut self, other: Report) {
-        self.non_finite += other.non_finite;
-        self.clipped += other.clipped;
+        // A count read from a file may be any.
+        self.non_finite = self.non_finite.saturating_add(other.non_finite);
+        self.clipped = self.clipped.saturating_add(other.clipped);
         self.first = match (self.first, other.first) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+    }
+
+    /// Checks what was not found by an operation but given: a first element where there are any, within `n`.
+    pub(crate) fn validate(&self, n: usize) -> Result<()> {
+        match (self.non_finite, self.first) {
+            (0, None) => Ok(()),
+            (1.., Some(first)) if first < n as u64 => Ok(()),
+            (_, first) => Err(Error::Parameter {
+                name: "first non-finite element",
+                got: first.map_or(-1.0, |f| f as f64),
+                requirement: "an element of the tensor if and only if any were counted",
+            }),
+        }
     }
 
     /// The error for a non-finite input, if there was one.
@@ -284,6 +298,11 @@ pub(crate) fn span(first: u64, n: usize, grouping: Grouping) -> Result<()> {
     if !first.is_multiple_of(multiple) {
         return Err(Error::Alignment { what: "first element", got: first, multiple });
     }
+    within(first, n)
+}
+
+/// Checks that `first..first + n` lies within what a tensor can have.
+pub(crate) fn within(first: u64, n: usize) -> Result<()> {
     match first.checked_add(n as u64) {
         Some(end) if end <= ELEMENTS_MAX => Ok(()),
         end => Err(Error::Limit { what: "elements in a tensor", got: end.unwrap_or(u64::MAX), limit: ELEMENTS_MAX }),

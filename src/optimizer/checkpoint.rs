@@ -46,10 +46,10 @@ impl ModelGradients {
         c.set("loss_scale.dynamic", scale.dynamic);
         c.set("loss_scale.good", scale.good);
         if let Some(packed) = &self.packed {
-            put_state(&mut c, "sum", &packed.state()?);
+            put_state(&mut c, "sum", packed.state()?);
         }
         if let Some(residual) = &self.residual {
-            put_state(&mut c, "residual", &residual.state()?);
+            put_state(&mut c, "residual", residual.state()?);
         }
         let mut reports = self.device.read_reports(&self.dense_reports)?;
         reports.iter_mut().zip(&self.dense_loaded).for_each(|(r, loaded)| r.merge(*loaded));

@@ -20,6 +20,7 @@ pub(super) fn check<T: Element>(
     let size = size_of::<T>() as u64;
     let mut end = 0;
     for item in items {
+        item.validate()?;
         reports.check(item.report)?;
         end = end.max(item.first.saturating_add(item.x.raw.bytes / size));
     }

@@ -114,10 +114,10 @@ impl<'a, T: Pod> ViewMut<'a, T> {
 impl Wgpu {
     /// A buffer of at least `bytes` bytes, zeros.
     pub(super) fn allocate(&self, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-        let size = bytes.max(1).next_multiple_of(16);
-        if size > self.inner.buffer_max {
-            return Err(Error::Limit { what: "bytes in a wgpu buffer", got: size, limit: self.inner.buffer_max });
-        }
+        let (size, limit) = (bytes.max(1).checked_next_multiple_of(16), self.inner.buffer_max);
+        let Some(size) = size.filter(|size| *size <= limit) else {
+            return Err(Error::Limit { what: "bytes in a wgpu buffer", got: bytes, limit });
+        };
         self.scoped("create_buffer", size, || {
             Ok(self.inner.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("trigrad"),
@@ -145,7 +145,7 @@ impl Memory for Wgpu {
 
     fn zeros<T: Pod + Send + Sync>(&self, len: usize) -> Result<Buffer<T>> {
         // wgpu fills new buffers with zeros.
-        let raw = self.allocate(len as u64 * size_of::<T>() as u64, USAGE)?;
+        let raw = self.allocate((len as u64).saturating_mul(size_of::<T>() as u64), USAGE)?;
         self.probe_alive("zeros")?;
         Ok(Buffer { raw, len, element: PhantomData })
     }

@@ -23,7 +23,7 @@ pub(super) fn read_out<T: Element>(
         match (item.guard, guards) {
             (Some(slot), Some(guards)) => guards.check(slot)?,
             (Some(slot), None) => {
-                return Err(Error::Length { what: "report slots", expected: slot as u64 + 1, got: 0 });
+                return Err(Error::Length { what: "report slots", expected: (slot as u64).saturating_add(1), got: 0 });
             }
             (None, _) => {}
         }

@@ -21,7 +21,7 @@ pub struct Reports {
 const HEADER: u64 = 4;
 
 fn bytes(slots: usize, windows: u64) -> u64 {
-    slots as u64 * (HEADER + windows) * 4
+    (slots as u64).saturating_mul((HEADER + windows) * 4)
 }
 
 impl Reports {
@@ -46,7 +46,11 @@ impl Reports {
         if slot < self.slots {
             Ok(())
         } else {
-            Err(Error::Length { what: "report slots", expected: slot as u64 + 1, got: self.slots as u64 })
+            Err(Error::Length {
+                what: "report slots",
+                expected: (slot as u64).saturating_add(1),
+                got: self.slots as u64,
+            })
         }
     }
 

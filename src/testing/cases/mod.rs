@@ -4,6 +4,7 @@ mod accumulate_adaptive;
 mod accumulate_exact;
 mod check;
 mod dequantize;
+mod every_length;
 mod look;
 mod pack;
 mod planes;
@@ -100,6 +101,9 @@ pub fn each(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure
                 update::each::<f32>(operation == "update_adamw", options, visit)?;
                 update::each::<half::bf16>(operation == "update_adamw", options, visit)?;
             }
+        }
+        if options.is_full() {
+            every_length::each(operation, options, visit)?;
         }
         wrong::each(operation, options, visit)?;
     }

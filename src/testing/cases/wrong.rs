@@ -144,6 +144,7 @@ fn quantize(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good, visit };
     spoiler.lengths(&["words", "scales"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 6)?;
+    spoiler.with("slot of the highest number", |c| c.tensors[LAST].slot = usize::MAX)?;
     spoiler.with("first not on a block", |c| c.tensors[LAST].first = 32)?;
     spoiler.with("end past the last element", |c| c.tensors[LAST].first = ELEMENTS_MAX)?;
     spoiler.with("first near 2^64", |c| c.tensors[LAST].first = u64::MAX - 63)?;
@@ -177,6 +178,7 @@ fn adaptive(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good: AccumulateAdaptive::<f32>::new(vec![(op, given(rng))]), visit };
     spoiler.lengths(&["levels", "scales"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.batches[0].1[LAST].slot = c.slots)?;
+    spoiler.with("slot of the highest number", |c| c.batches[0].1[LAST].slot = usize::MAX)?;
     spoiler.with("first not on a block", |c| c.batches[0].1[LAST].first = 32)?;
     spoiler.with("end past the last element", |c| c.batches[0].1[LAST].first = ELEMENTS_MAX)?;
     spoiler.with("micro-batch", |c| c.batches[0].0.draw = TOO_LATE)?;
@@ -194,6 +196,7 @@ fn exact(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good: AccumulateExact::<f32>::new(vec![(op, given(rng))]), visit };
     spoiler.lengths(&["counts", "scales", "seen"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.batches[0].1[LAST].slot = c.slots)?;
+    spoiler.with("slot of the highest number", |c| c.batches[0].1[LAST].slot = usize::MAX)?;
     spoiler.with("first not on a block", |c| c.batches[0].1[LAST].first = 32)?;
     spoiler.with("end past the last element", |c| c.batches[0].1[LAST].first = ELEMENTS_MAX)?;
     spoiler.with("micro-batch", |c| c.batches[0].0.draw = TOO_LATE)?;
@@ -216,6 +219,7 @@ fn look(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good: Look::<f32> { op, tensors: given(rng), seen, slots: 6, spoil: None }, visit };
     spoiler.lengths(&["seen"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 6)?;
+    spoiler.with("slot of the highest number", |c| c.tensors[LAST].slot = usize::MAX)?;
     for weight in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         spoiler.with(format!("weight {weight}"), |c| c.op.weight = weight)?;
     }
@@ -258,6 +262,7 @@ fn read_out(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     spoiler.lengths(&["levels", "scales"], LAST, |c| &mut c.spoil)?;
     spoiler.with("output of another block", |c| c.spoil = Some(Spoil { role: "out", tensor: LAST, by: 1 }))?;
     spoiler.with("guard past the last", |c| c.tensors[LAST].guard = Some(2))?;
+    spoiler.with("guard of the highest number", |c| c.tensors[LAST].guard = Some(usize::MAX))?;
     spoiler.with("guard without guards", |c| (c.tensors[LAST].guard, c.guards) = (Some(0), Vec::new()))?;
     for bits in [0, 3, 32, u32::MAX] {
         spoiler.with(format!("{bits} bits"), |c| c.op.bits = bits)?;
@@ -274,6 +279,9 @@ fn check(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let good = Check { op: crate::op::check::Check { weight: 1.0 }, tensors, slots: 6, spoil: None };
     let mut spoiler = Spoiler { good, visit };
     spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 6)?;
+    spoiler.with("slot of the highest number", |c| c.tensors[LAST].slot = usize::MAX)?;
+    spoiler.with("end past the last element", |c| c.tensors[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("end past 2^64", |c| c.tensors[LAST].first = u64::MAX)?;
     for weight in [f32::NAN, f32::INFINITY] {
         spoiler.with(format!("weight {weight}"), |c| c.op.weight = weight)?;
     }
@@ -283,7 +291,8 @@ fn check(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
 fn pack(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good: Pack { trits: vec![vec![1, -1, 5, 0]], slot: 1, spoil: None }, visit };
     spoiler.lengths(&["words"], 0, |c| &mut c.spoil)?;
-    spoiler.with("slot past the last", |c| c.slot = 4)
+    spoiler.with("slot past the last", |c| c.slot = 4)?;
+    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX)
 }
 
 fn unpack(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
@@ -291,7 +300,8 @@ fn unpack(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good, visit };
     spoiler.lengths(&["words"], 0, |c| &mut c.spoil)?;
     spoiler.with("trits of another group", |c| c.spoil = Some(Spoil { role: "trits", tensor: 0, by: 1 }))?;
-    spoiler.with("slot past the last", |c| c.slot = 4)
+    spoiler.with("slot past the last", |c| c.slot = 4)?;
+    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX)
 }
 
 fn convert(conversion: Conversion, roles: &[&'static str], visit: &mut impl Visit) -> Result<(), Box<Failure>> {

@@ -10,7 +10,11 @@ fn slot(reports: &[Report], slot: usize) -> Result<()> {
     if slot < reports.len() {
         Ok(())
     } else {
-        Err(Error::Length { what: "report slots", expected: slot as u64 + 1, got: reports.len() as u64 })
+        Err(Error::Length {
+            what: "report slots",
+            expected: (slot as u64).saturating_add(1),
+            got: reports.len() as u64,
+        })
     }
 }
 
@@ -143,6 +147,7 @@ impl Backend for Reference {
     ) -> Result<()> {
         op.validate()?;
         for item in items {
+            item.validate()?;
             slot(reports, item.report)?;
         }
         for item in items {
