@@ -4,7 +4,7 @@
 //! `cargo bench --no-default-features --features cuda --bench training -- [--layers 20] [--width 2048] [--rounds 15] [--json PATH]`
 //!
 //! Device events around each call, median of the rounds after three that warm up. Bytes: each input read once, each
-//! output written once. Bytes held are read off the driver's count of free memory.
+//! output written once. Bytes held are the driver's count.
 #![expect(clippy::print_stdout, reason = "a table is what this program is for")]
 
 use anyhow::{Context as _, Result};
@@ -93,11 +93,6 @@ impl Bench {
         });
         Ok(())
     }
-
-    fn free(&self) -> Result<i64> {
-        self.cuda.synchronize()?;
-        Ok(i64::try_from(self.cuda.stream().context().mem_get_info()?.0)?)
-    }
 }
 
 /// The tensors of a decoder-only transformer with biases, its embedding shared with its output.
@@ -172,19 +167,20 @@ fn accumulate<T: Element>(
     for (what, specs) in [("one tensor", vec![Spec::new("all", [n])]), ("the model", specs.to_vec())] {
         let lengths = specs.iter().map(Spec::elements).collect::<trigrad::Result<Vec<_>>>()?;
         let gradients = tensors::<T>(&bench.cuda, &lengths)?;
-        let before = bench.free()?;
+        let before = bench.cuda.in_use()?.now;
         let mut sum = Accumulator::new(bench.cuda.clone(), &specs, config(bits))?;
-        let held = before - bench.free()?;
+        let held = bench.cuda.in_use()?.now - before;
         let list: Vec<(Id<'_>, Floats<'_, Cuda>)> =
             gradients.iter().enumerate().map(|(i, x)| (Id::Index(i), floats(x))).collect();
         sum.accumulate(&list, 1.0)?;
-        let before = bench.free()?;
+        bench.cuda.reset_peak()?;
+        let before = bench.cuda.in_use()?.now;
         bench
             .row(&format!("{label}, {what} ({} tensors)", specs.len()), n, bytes, || Ok(sum.accumulate(&list, 1.0)?))?;
-        let temporary = before - bench.free()?;
+        let temporary = bench.cuda.in_use()?.peak - before;
         println!(
             "{label}, {what}: {held} bytes held, {:.4} a parameter by the driver, {:.4} by the buffers; \
-             {temporary} bytes more after {} calls",
+             {temporary} bytes more at the peak of {} calls",
             held as f64 / n as f64,
             sum.bytes_held() as f64 / n as f64,
             bench.rounds + 3,
