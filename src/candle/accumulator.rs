@@ -224,11 +224,13 @@ impl GradientAccumulator {
                 buffers.iter_mut().map(|(i, b)| (*i, Device::view_mut(b))).collect();
             self.inner.read_out_marked(reduce, &mut outputs)?;
         }
-        let held = |b: Buffer<T>| match b {
-            // candle cannot hold it where it lies.
-            #[cfg(feature = "wgpu")]
-            Buffer::Wgpu(_) => self.inner.backend().download(Device::view(&b)).map(Buffer::Cpu),
-            other => Ok(other),
+        let held = |b: Buffer<T>| -> Result<Buffer<T>> {
+            match b {
+                // candle cannot hold it where it lies.
+                #[cfg(feature = "wgpu")]
+                Buffer::Wgpu(_) => self.inner.backend().download(Device::view(&b)).map(Buffer::Cpu),
+                other => Ok(other),
+            }
         };
         buffers.into_iter().map(|(i, b)| Ok((i, tensor(held(b)?, &specs[i].shape, &self.home)?))).collect()
     }
