@@ -37,9 +37,10 @@ def rows(data):
 def columns(figures):
     """What a table of these figures shows: heading, key, format; only what they have."""
     known = [
-        ("threads", "threads", "{:.0f}"), ("ps an element", "ps_per_element", "{:.3f}"), ("ns an element", "ns_per_element", "{:.3f}"),
+        ("threads", "threads", "{:.0f}"), ("ps an element", "ps_per_element", "{:.3f}"), ("ns an element", "ns_per_element", "{:.3f}"), ("fastest", "best_ns_per_element", "{:.3f}"),
         ("bytes an element", "bytes_per_element", "{:.3f}"), ("GB/s", "gb_per_second", "{:.0f}"), ("GB/s", "gb_per_s", "{:.0f}"),
         ("share of copy", "share_of_copy", "{:.1%}"), ("times memcpy", "ratio", "{:.2f}"), ("times memcpy", "times_memcpy", "{:.2f}"),
+        ("fastest to fastest", "best_times_memcpy", "{:.2f}"), ("times trigrad's time", "times_trigrad", "{:.1f}"),
         ("ms, fastest", "fastest", "{:.4f}"), ("ms, slowest", "slowest", "{:.4f}"),
     ]
     return [c for c in known if any(c[1] in f for f in figures)]

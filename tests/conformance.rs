@@ -25,6 +25,14 @@ fn cpu_fastest() {
     println!("{}", conformance(&Cpu::new(), &sized(Options::default().seed(2))).unwrap());
 }
 
+/// The vector code that this machine would not choose, but another does.
+#[test]
+fn cpu_other_kinds() {
+    for cpu in Cpu::kinds().iter().skip(1) {
+        println!("{}", conformance(cpu, &Options::default().seed(4)).unwrap());
+    }
+}
+
 /// Another number of threads is another launch shape.
 #[test]
 fn cpu_on_one_thread_and_on_five() {

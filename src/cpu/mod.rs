@@ -5,7 +5,7 @@
 //! | `memory.rs` | buffers are `Vec<T>`, views are slices |
 //! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks, the split over threads, and the plain code, straight from [`crate::numerics`] |
 //! | `split.rs` | tiles: the unit of work of a task |
-//! | `simd/` | the same tiles in AVX2 and FMA, held to the plain code bit for bit; all `unsafe` of this backend |
+//! | `simd/` | the same tiles in AVX-512, or AVX2 and FMA, chosen at run time and held to the plain code bit for bit; all `unsafe` of this backend |
 //!
 //! Any split gives the same bits: draws are keyed by the element's place in its tensor, maxima and integer sums have
 //! no order, and tasks write to disjoint words.
@@ -59,6 +59,22 @@ impl Cpu {
     #[must_use]
     pub fn new() -> Self {
         Cpu { simd: Simd::detect() }
+    }
+
+    /// One backend for each kind of code this machine can run, the fastest first and the plain code last. All give the
+    /// same bits; tests and benches compare them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use trigrad::backend::Memory;
+    /// use trigrad::cpu::Cpu;
+    /// let names: Vec<String> = Cpu::kinds().iter().map(|cpu| cpu.name()).collect();
+    /// assert_eq!(names.last().map(String::as_str), Some("cpu (plain)"));
+    /// ```
+    #[must_use]
+    pub fn kinds() -> Vec<Self> {
+        Simd::kinds().map(|simd| Cpu { simd }).collect()
     }
 
     /// Only the plain code of [`crate::numerics`]: slower, the same bits. The reference the fast code is held to.

@@ -10,7 +10,7 @@ use super::trit::keep;
 /// The largest level of a width of 2, 4, 8 or 16 bits: 1, 7, 127, 32767.
 #[inline]
 pub const fn level_max(bits: u32) -> u32 {
-    (1 << (bits - 1)) - 1
+    if bits == 0 || bits > 32 { 0 } else { (1 << (bits - 1)) - 1 }
 }
 
 /// What an element adds, `p = weight * x` rounded once to f32, as f32 bits.
@@ -70,13 +70,14 @@ pub const fn round_level(v: u32, s: u32, k: u32) -> i32 {
     let l = if ev < es {
         keep(m, s, k) as i32
     } else {
-        let x = mantissa << (ev - es);
+        let apart = if ev - es < 40 { ev - es } else { 39 }; // levels have 7 bits at most: never that far apart
+        let x = mantissa << apart;
         let (c, rest) = (x / unit, x % unit);
         // u s < rest: (2 k + 1) 2^-24 unit < rest, and unit is a multiple of 2^16.
         let up = (2 * k as u64 + 1) * (unit >> 16) < rest << 8;
-        c as i32 + up as i32
+        (c as i32).wrapping_add(up as i32)
     };
-    if v >> 31 == 1 { -l } else { l }
+    if v >> 31 == 1 { l.wrapping_neg() } else { l }
 }
 
 /// An accumulated value read out: `(l s) factor`, rounded once to f32.
@@ -130,6 +131,23 @@ mod tests {
             let s = 0x3f80_0000;
             assert_eq!(round_level(m, s, k), i32::from(keep(m, s, k)), "{m:08x}");
         }
+    }
+
+    /// The middle of a cell decides, not its lower edge: a remainder of 2 units under a mantissa of 255 is 512, which
+    /// lies between 2 k 255 and (2 k + 1) 255 for k = 1.
+    #[test]
+    fn a_draw_stands_for_the_middle_of_its_cell() {
+        let (v, s) = (0x3f7f_0002, 0x3f7f_0000);
+        assert_eq!([0, 1, 2].map(|k| round_level(v, s, k)), [2, 1, 1]);
+        assert_eq!([0, 1, 2].map(|k| round_level(v | 1 << 31, s, k)), [-2, -1, -1]);
+    }
+
+    #[test]
+    fn levels_and_read_out_by_hand() {
+        assert_eq!([2, 4, 8, 16].map(level_max), [1, 7, 127, 32_767]);
+        assert_eq!(read_out(2, 2f32.to_bits(), 3.0).to_bits(), 12f32.to_bits());
+        assert_eq!(read_out(-3, 0.5f32.to_bits(), 0.25).to_bits(), (-0.375f32).to_bits());
+        assert_eq!(read_out(0, 2f32.to_bits(), 3.0).to_bits(), 0);
     }
 
     #[test]

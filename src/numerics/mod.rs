@@ -18,6 +18,9 @@
 //! | [`reduce`] | exact dot products and norms |
 //! | [`update`] | SGD and AdamW, bf16 weights rounded stochastically |
 //!
+//! Every function is total: outside the domain that its documentation names the result means nothing, but nothing
+//! panics and no memory outside a slice is touched (`tests/numerics_total.rs`).
+//!
 //! # Examples
 //!
 //! Replaying one element by hand:

@@ -24,15 +24,18 @@ use super::constants::GROUP;
 /// ```
 #[inline]
 pub const fn words(n: usize, bits: u32) -> usize {
-    n.div_ceil(GROUP) * bits as usize
+    n.div_ceil(GROUP).saturating_mul(bits as usize)
 }
 
 /// The trit of element `i` in planes; `None` where both bits are set.
 ///
-/// `i` must lie within the planes.
+/// 0 past the end of the planes, as the bits there are.
 #[inline]
 pub const fn trit(planes: &[u32], i: usize) -> Option<i8> {
     let (pair, bit) = (i / GROUP * 2, i % GROUP);
+    if pair + 1 >= planes.len() {
+        return Some(0);
+    }
     match ((planes[pair] >> bit) & 1, (planes[pair + 1] >> bit) & 1) {
         (0, 0) => Some(0),
         (1, 0) => Some(1),
@@ -41,32 +44,30 @@ pub const fn trit(planes: &[u32], i: usize) -> Option<i8> {
     }
 }
 
-/// The plus and the minus word of up to 32 trits; each is -1, 0 or +1 (the sign decides, so 5 counts as +1).
+/// The plus and the minus word of up to 32 trits (more are left out); each is -1, 0 or +1 (the sign decides, so 5 counts as +1).
 #[inline]
 pub fn plane_words(trits: &[i8]) -> [u32; 2] {
     let mut w = [0; 2];
-    for (bit, t) in trits.iter().enumerate() {
+    for (bit, t) in trits.iter().take(GROUP).enumerate() {
         w[0] |= u32::from(*t > 0) << bit;
         w[1] |= u32::from(*t < 0) << bit;
     }
     w
 }
 
-/// Reads the field of element `i`, sign-extended; `bits` is 4, 8 or 16.
+/// Reads the field of element `i`, sign-extended; `bits` is 4, 8 or 16. 0 past the end.
 #[inline]
 pub const fn field(words: &[u32], bits: u32, i: usize) -> i32 {
-    let per = (32 / bits) as usize;
-    let shift = bits * (i % per) as u32;
-    ((words[i / per] << (32 - bits - shift)) as i32) >> (32 - bits)
+    let Some((at, shift)) = place(words.len(), bits, i) else { return 0 };
+    ((words[at] << (32 - bits - shift)) as i32) >> (32 - bits)
 }
 
-/// Writes the field of element `i`; `bits` is 4, 8 or 16 and `value` fits.
+/// Writes the field of element `i`; `bits` is 4, 8 or 16 and `value` fits. Past the end nothing is written.
 #[inline]
 pub const fn set_field(words: &mut [u32], bits: u32, i: usize, value: i32) {
-    let per = (32 / bits) as usize;
-    let shift = bits * (i % per) as u32;
+    let Some((at, shift)) = place(words.len(), bits, i) else { return };
     let mask = ((1u64 << bits) - 1) as u32;
-    let word = &mut words[i / per];
+    let word = &mut words[at];
     *word = (*word & !(mask << shift)) | ((value as u32 & mask) << shift);
 }
 
@@ -88,6 +89,9 @@ pub const fn level(words: &[u32], bits: u32, i: usize) -> i32 {
 pub const fn set_level(words: &mut [u32], bits: u32, i: usize, value: i32) {
     if bits == 2 {
         let (pair, bit) = (i / GROUP * 2, i % GROUP);
+        if pair + 1 >= words.len() {
+            return;
+        }
         words[pair] = (words[pair] & !(1 << bit)) | (((value > 0) as u32) << bit);
         words[pair + 1] = (words[pair + 1] & !(1 << bit)) | (((value < 0) as u32) << bit);
     } else {
@@ -107,6 +111,16 @@ pub const fn fields_to_planes(fields: [u32; 2]) -> [u32; 2] {
     let plus = gather(fields[0]) | (gather(fields[1]) << 16);
     let minus = gather(fields[0] >> 1) | (gather(fields[1] >> 1) << 16);
     [plus, minus]
+}
+
+/// The word that holds field `i` and the field's lowest bit; `None` past the end.
+#[inline]
+const fn place(words: usize, bits: u32, i: usize) -> Option<(usize, u32)> {
+    if bits == 0 || bits > 32 {
+        return None;
+    }
+    let per = (32 / bits) as usize;
+    if i / per < words { Some((i / per, bits * (i % per) as u32)) } else { None }
 }
 
 /// Bit `i` of 16 to bit `2 i`.
@@ -129,6 +143,31 @@ const fn gather(x: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn planes_by_hand() {
+        assert_eq!(plane_words(&[1, -1, 0, 5, -7]), [0b01001, 0b10010]);
+        assert_eq!(plane_words(&[]), [0, 0]);
+        assert_eq!(plane_words(&[-1; 32]), [0, u32::MAX]);
+    }
+
+    /// Any level after any other, with the neighbours as they were.
+    #[test]
+    fn a_level_is_overwritten_alone() {
+        for bits in [2u32, 4, 8, 16] {
+            let max = super::super::level::level_max(bits) as i32;
+            for around in [-max, -1, 0, 1, max] {
+                let mut w = vec![0; words(64, bits)];
+                (0..64).for_each(|i| set_level(&mut w, bits, i, around));
+                for i in [0, 1, 31, 32, 63] {
+                    for to in [max, -max, 0, 1, -1, around] {
+                        set_level(&mut w, bits, i, to);
+                        assert!((0..64).all(|j| level(&w, bits, j) == if i == j { to } else { around }));
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn fields_round_trip() {

@@ -7,6 +7,8 @@
 
 /// Limbs of 32 bits in an [`ExactSum`]; limb `i` has weight `2^(32 i - 268)`.
 pub const LIMBS: usize = 20;
+/// The largest exponent whose term lies within the limbs; scales come to 508.
+const EXPONENT_MAX: u32 = 32 * (LIMBS as u32 - 2) - 1;
 
 /// A wide integer accumulator; order-free and mergeable.
 ///
@@ -36,6 +38,7 @@ impl ExactSum {
     /// Adds `term * 2^(exponent - 268)`; `exponent` is at most 508, the sum of two biased exponents.
     #[inline]
     pub fn add(&mut self, term: i64, exponent: u32) {
+        let exponent = exponent.min(EXPONENT_MAX);
         let (limb, shift) = ((exponent / 32) as usize, exponent % 32);
         let t = i128::from(term) << shift;
         self.limbs[limb] += (t & 0xffff_ffff) as i64;
@@ -52,7 +55,7 @@ impl ExactSum {
     pub fn add_product(&mut self, count: i64, scale_a: u32, scale_b: u32) {
         if count != 0 && scale_a != 0 && scale_b != 0 {
             let ((ma, ea), (mb, eb)) = (scale_parts(scale_a), scale_parts(scale_b));
-            self.add(count * ma * mb, ea + eb);
+            self.add(count.wrapping_mul(ma * mb), ea + eb);
         }
     }
 

@@ -13,7 +13,7 @@ use super::constants::{MIN_NORMAL, RANGE_LIMIT, ZERO_LIMIT};
 /// ```
 #[inline]
 pub const fn round_up_to_bf16(magnitude: u32) -> u32 {
-    (magnitude + 0xffff) & 0xffff_0000
+    magnitude.wrapping_add(0xffff) & 0xffff_0000
 }
 
 /// The scale of a group for stochastic rounding, as f32 bits: the maximum rounded up, or 0 when the maximum lies
@@ -49,6 +49,7 @@ pub const fn level_scale(max: u32, l_max: u32) -> u32 {
     if max < ZERO_LIMIT {
         return 0;
     }
+    let l_max = if l_max == 0 || l_max > MIN_NORMAL { 1 } else { l_max };
     let mantissa = (max & 0x007f_ffff) | MIN_NORMAL;
     let q = (mantissa << 8).div_ceil(l_max); // max / l_max, in units of 2^(E - 31), rounded up
     let mut shift = 24 - q.leading_zeros(); // leaves 8 significant bits

@@ -17,6 +17,11 @@ pub const fn chunk_exponent(max: u32) -> u32 {
     if e == 0 { 1 } else { e }
 }
 
+/// An exponent as a signed number; biased exponents are below 256.
+const fn bounded(exponent: u32) -> i32 {
+    if exponent < 1 << 16 { exponent as i32 } else { 1 << 16 }
+}
+
 /// A magnitude as a fixed-point number of `bits` bits against exponent `exponent`, truncated.
 ///
 /// One unit is `2^(exponent - 127 - (bits - 1))`. Zero (and a subnormal, which counts as zero) gives 0.
@@ -25,8 +30,8 @@ pub const fn fixed(m: u32, exponent: u32, bits: u32) -> u32 {
     if m < MIN_NORMAL {
         return 0;
     }
-    let mantissa = ((m & 0x007f_ffff) | MIN_NORMAL) >> (24 - bits);
-    let d = exponent - (m >> 23);
+    let mantissa = ((m & 0x007f_ffff) | MIN_NORMAL) >> 24u32.saturating_sub(bits);
+    let d = exponent.wrapping_sub(m >> 23);
     if d > 31 { 0 } else { mantissa >> d }
 }
 
@@ -49,7 +54,12 @@ impl Sum {
             let d = exponent - c.exponent;
             if d > 63 { 0 } else { c.total >> d }
         };
-        Sum { total: chunks.iter().map(shifted).sum(), exponent, count: chunks.iter().map(|c| c.count).sum() }
+        let mut sum = Sum { total: 0, exponent, count: 0 };
+        for c in chunks {
+            sum.total = sum.total.saturating_add(shifted(c));
+            sum.count = sum.count.saturating_add(c.count);
+        }
+        sum
     }
 
     /// The sum of one chunk (at most 4096 magnitudes, in range), over the elements above `t`.
@@ -81,7 +91,7 @@ impl Sum {
         }
         let q = ((self.total as u128) << 64) / self.count as u128;
         let top = 127 - q.leading_zeros();
-        let exponent = (top + self.exponent) as i32 - (64 + SUM_BITS as i32 - 1);
+        let exponent = top as i32 + bounded(self.exponent) - (64 + SUM_BITS as i32 - 1);
         if exponent < 1 {
             return 0;
         }
@@ -99,8 +109,8 @@ impl Sum {
         let n = (self.total as u128) << 64;
         let (q, sticky) = (n / self.count as u128, !n.is_multiple_of(self.count as u128));
         let top = 127 - q.leading_zeros();
-        let exponent = (top + self.exponent) as i32 - (64 + SUM_BITS as i32 - 1);
-        if exponent < 1 {
+        let exponent = top as i32 + bounded(self.exponent) - (64 + SUM_BITS as i32 - 1);
+        if exponent < 1 || top < 8 {
             return 0;
         }
         let shift = top - 7;
@@ -180,9 +190,9 @@ impl Moments {
         let mut sum = Moments { exponent, ..Moments::default() };
         for c in chunks {
             let d = exponent - c.exponent;
-            sum.first += c.first >> if d > 63 { 63 } else { d };
-            sum.second += if d > 31 { 0 } else { c.second >> (2 * d) };
-            sum.count += c.count;
+            sum.first = sum.first.saturating_add(c.first >> if d > 63 { 63 } else { d });
+            sum.second = sum.second.saturating_add(if d > 31 { 0 } else { c.second >> (2 * d) });
+            sum.count = sum.count.saturating_add(c.count);
         }
         sum
     }
@@ -202,13 +212,13 @@ impl Moments {
             return 0;
         }
         let mean = self.first.unsigned_abs() / self.count;
-        let variance = (self.second / self.count).saturating_sub(mean * mean);
+        let variance = (self.second / self.count).saturating_sub(mean.saturating_mul(mean));
         let root = (variance << 32).isqrt();
         if root == 0 {
             return 0;
         }
         let top = 63 - root.leading_zeros();
-        let exponent = (top + self.exponent) as i32 - (16 + SQUARE_BITS as i32 - 1);
+        let exponent = top as i32 + bounded(self.exponent) - (16 + SQUARE_BITS as i32 - 1);
         if exponent < 1 {
             return 0;
         }

@@ -26,7 +26,7 @@ pub const fn keep(m: u32, s: u32, k: u32) -> bool {
     if d > 31 {
         return false;
     }
-    let left = (2 * k + 1) * (((s >> 16) & 0x7f) | 0x80);
+    let left = k.wrapping_mul(2).wrapping_add(1).wrapping_mul(((s >> 16) & 0x7f) | 0x80);
     let right = (m << 8) | 0x8000_0000;
     left <= (right - 1) >> d
 }

@@ -153,6 +153,8 @@ impl Grouping {
             Grouping::Row(cols) => {
                 if cols == 0 {
                     1
+                } else if cols > usize::MAX as u64 {
+                    usize::MAX
                 } else {
                     cols as usize
                 }

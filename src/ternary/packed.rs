@@ -1,5 +1,7 @@
 //! A vector of trits at 2 bits each, in host memory.
 
+use crate::backend::Memory;
+use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::numerics::pack::{set_level, trit, words};
 use crate::numerics::reduce::{dot_words, nonzero_words};
@@ -86,10 +88,29 @@ pub struct PackedTritVec {
 }
 
 impl PackedTritVec {
-    /// `len` zeros.
+    /// `len` zeros. Where memory does not suffice the process ends, as with any vector; [`try_new`](Self::try_new)
+    /// returns instead.
     #[must_use]
     pub fn new(len: usize) -> Self {
         PackedTritVec { words: vec![0; words(len, 2)], len }
+    }
+
+    /// `len` zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] where the host has no memory for them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use trigrad::PackedTritVec;
+    /// assert_eq!(PackedTritVec::try_new(3)?, PackedTritVec::new(3));
+    /// assert!(PackedTritVec::try_new(usize::MAX).is_err());
+    /// # Ok::<(), trigrad::Error>(())
+    /// ```
+    pub fn try_new(len: usize) -> Result<Self> {
+        Ok(PackedTritVec { words: Cpu::new().zeros(words(len, 2))?, len })
     }
 
     /// Trits packed.

@@ -2,6 +2,11 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+use avx512::Avx512;
 
 use super::{accumulate, dequantize, quantize, read_out};
 use crate::numerics::threshold::{Moments, Sum};
@@ -15,16 +20,24 @@ pub(super) enum Simd {
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
+    /// AVX-512 where it gains, AVX2 elsewhere.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
 }
 
 impl Simd {
-    /// The fastest kind this machine can run: the one place where that is decided.
-    pub(super) fn detect() -> Self {
+    /// The kinds this machine can run, the fastest first: the one place where that is decided.
+    pub(super) fn kinds() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
-        if let Some(avx2) = avx2::Avx2::new() {
-            return Simd::Avx2(avx2);
-        }
-        Simd::Plain
+        let vectors = [Avx512::new().map(Simd::Avx512), avx2::Avx2::new().map(Simd::Avx2)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let vectors = [None];
+        vectors.into_iter().flatten().chain([Simd::Plain])
+    }
+
+    /// The fastest kind this machine can run.
+    pub(super) fn detect() -> Self {
+        Self::kinds().next().unwrap_or(Simd::Plain)
     }
 
     /// A short name.
@@ -33,6 +46,8 @@ impl Simd {
             Simd::Plain => "plain",
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(_) => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(_) => "AVX-512",
         }
     }
 
@@ -41,7 +56,7 @@ impl Simd {
         match self {
             Simd::Plain => x.iter().map(|x| x.to_f32_bits() & 0x7fff_ffff).max().unwrap_or(0),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.max(x),
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.max(x),
         }
     }
 
@@ -50,7 +65,7 @@ impl Simd {
         match self {
             Simd::Plain => quantize::plain_moments(x),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.moments(x),
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.moments(x),
         }
     }
 
@@ -59,7 +74,7 @@ impl Simd {
         match self {
             Simd::Plain => quantize::plain_sum(x, t),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.sum(x, t),
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.sum(x, t),
         }
     }
 
@@ -69,6 +84,8 @@ impl Simd {
             Simd::Plain => quantize::plain_blocks(method, w),
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(cpu) => cpu.quantize_blocks(method, w),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(cpu) => cpu.quantize_blocks(method, w),
         }
     }
 
@@ -87,7 +104,9 @@ impl Simd {
         match self {
             Simd::Plain => quantize::plain_encode(method, measure, x, words, start, first, report),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.encode(method, measure, x, words, start, first, report),
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => {
+                cpu.encode(method, measure, x, words, start, first, report)
+            }
         }
     }
 
@@ -96,7 +115,7 @@ impl Simd {
         match self {
             Simd::Plain => dequantize::plain_run(words, start, scale, out),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.dequantize_run(words, start, scale, out),
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.dequantize_run(words, start, scale, out),
         }
     }
 
@@ -106,6 +125,8 @@ impl Simd {
             Simd::Plain => accumulate::plain_adaptive(w),
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(cpu) => cpu.adaptive_blocks(w),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(cpu) => cpu.adaptive_blocks(w),
         }
     }
 
@@ -114,7 +135,7 @@ impl Simd {
         match self {
             Simd::Plain => accumulate::plain_exact(w),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.exact_blocks(w),
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.exact_blocks(w),
         }
     }
 
@@ -123,7 +144,7 @@ impl Simd {
         match self {
             Simd::Plain => read_out::plain_blocks(w),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.read_out_blocks(w),
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.read_out_blocks(w),
         }
     }
 }

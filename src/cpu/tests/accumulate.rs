@@ -1,7 +1,7 @@
 //! Adaptive and exact accumulation over several micro-batches, each followed by a read-out.
 
 use super::read_out::read;
-use super::{KINDS, data, lengths};
+use super::{KINDS, data, fast, lengths};
 use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
 use crate::numerics::pack::words;
@@ -43,13 +43,15 @@ fn adaptive_agrees<T: Element>() {
         for n in lengths().skip(kind as usize % 5).step_by(5) {
             let x: Vec<Vec<T>> = (0..3).map(|i| data(if i == 1 { 0 } else { kind }, n, (n + i) as u64)).collect();
             for bits in [2, 4, 8] {
-                for block in [32, 64, 512, 2048] {
+                for block in [32, 64, 512, 1024, 2048] {
                     for weight in [1.0, -0.3, 1e30, 0.0] {
-                        assert!(
-                            adaptive_run(Cpu::new(), bits, block, &x, weight, 8192)
-                                == adaptive_run(Cpu::plain(), bits, block, &x, weight, 8192),
-                            "bits {bits} block {block} n {n} kind {kind} weight {weight}"
-                        );
+                        let plain = adaptive_run(Cpu::plain(), bits, block, &x, weight, 8192);
+                        for cpu in fast() {
+                            assert!(
+                                adaptive_run(cpu, bits, block, &x, weight, 8192) == plain,
+                                "{cpu:?} bits {bits} block {block} n {n} kind {kind} weight {weight}"
+                            );
+                        }
                     }
                 }
             }

@@ -6,6 +6,8 @@ mod quantize;
 mod read_out;
 mod threads;
 
+use super::Cpu;
+use super::simd::Simd;
 use crate::op::Element;
 
 /// Reproducible bits.
@@ -26,6 +28,11 @@ impl Bits {
     pub(super) fn unit(&mut self) -> f32 {
         (self.next() >> 8) as f32 / (1 << 24) as f32
     }
+}
+
+/// Every kind of vector code this machine can run; empty where it has none.
+fn fast() -> Vec<Cpu> {
+    Cpu::kinds().into_iter().filter(|cpu| cpu.simd != Simd::Plain).collect()
 }
 
 /// Kinds of data, from the ordinary to the adversarial.

@@ -1,6 +1,6 @@
 //! Quantize and check.
 
-use super::{KINDS, data, lengths};
+use super::{KINDS, data, fast, lengths};
 use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
 use crate::numerics::pack::words;
@@ -34,7 +34,7 @@ fn quantize_agrees<T: Element>() {
             let x = data::<T>(kind, n, n as u64);
             for rule in rules() {
                 let mut groupings = vec![Grouping::Tensor];
-                for b in [32, 64, 128, 512, 2048, 4096] {
+                for b in [32, 64, 128, 256, 512, 1024, 2048, 4096] {
                     groupings.push(Grouping::Block(BlockSize::new(b).unwrap()));
                 }
                 for cols in [1, 3, 7, 33, 64, 96, 300] {
@@ -45,11 +45,11 @@ fn quantize_agrees<T: Element>() {
                 for grouping in groupings {
                     let op = Quantize { grouping, rule };
                     for first in [0, 4096 * 5] {
-                        assert_eq!(
-                            quantized(Cpu::new(), &op, &x, first),
-                            quantized(Cpu::plain(), &op, &x, first),
-                            "{op:?} n {n} first {first} kind {kind}"
-                        );
+                        let plain = quantized(Cpu::plain(), &op, &x, first);
+                        for cpu in fast() {
+                            let got = quantized(cpu, &op, &x, first);
+                            assert_eq!(got, plain, "{cpu:?} {op:?} n {n} first {first} kind {kind}");
+                        }
                     }
                 }
             }

@@ -48,28 +48,28 @@ pub(in crate::cpu) struct Avx2(());
 
 impl Avx2 {
     /// `None` where the CPU lacks one of the features.
-    pub(super) fn new() -> Option<Self> {
+    pub(in crate::cpu::simd) fn new() -> Option<Self> {
         let has =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         has.then_some(Avx2(()))
     }
 
-    pub(super) fn max<T: Element>(self, x: &[T]) -> u32 {
+    pub(in crate::cpu::simd) fn max<T: Element>(self, x: &[T]) -> u32 {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { sums::max(x) }
     }
 
-    pub(super) fn moments<T: Element>(self, x: &[T]) -> Moments {
+    pub(in crate::cpu::simd) fn moments<T: Element>(self, x: &[T]) -> Moments {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { sums::moments(x) }
     }
 
-    pub(super) fn sum<T: Element>(self, x: &[T], t: Option<u32>) -> Sum {
+    pub(in crate::cpu::simd) fn sum<T: Element>(self, x: &[T], t: Option<u32>) -> Sum {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { sums::sum(x, t) }
     }
 
-    pub(super) fn quantize_blocks<T: Element>(
+    pub(in crate::cpu::simd) fn quantize_blocks<T: Element>(
         self,
         method: &plain_quantize::Method,
         w: plain_quantize::Work<'_, T>,
@@ -79,7 +79,7 @@ impl Avx2 {
     }
 
     #[expect(clippy::too_many_arguments, reason = "a piece of a group and where it lies")]
-    pub(super) fn encode<T: Element>(
+    pub(in crate::cpu::simd) fn encode<T: Element>(
         self,
         method: &plain_quantize::Method,
         measure: &plain_quantize::Measure,
@@ -93,22 +93,28 @@ impl Avx2 {
         unsafe { quantize::encode(method, measure, x, words, start, first, report) }
     }
 
-    pub(super) fn dequantize_run<T: Element>(self, words: &[u32], start: usize, scale: u32, out: &mut [T]) {
+    pub(in crate::cpu::simd) fn dequantize_run<T: Element>(
+        self,
+        words: &[u32],
+        start: usize,
+        scale: u32,
+        out: &mut [T],
+    ) {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { read_out::dequantize_run(words, start, scale, out) }
     }
 
-    pub(super) fn adaptive_blocks<T: Element>(self, w: plain::AdaptiveWork<'_, T>) -> Report {
+    pub(in crate::cpu::simd) fn adaptive_blocks<T: Element>(self, w: plain::AdaptiveWork<'_, T>) -> Report {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { accumulate::adaptive(w) }
     }
 
-    pub(super) fn exact_blocks<T: Element>(self, w: plain::ExactWork<'_, T>) -> Report {
+    pub(in crate::cpu::simd) fn exact_blocks<T: Element>(self, w: plain::ExactWork<'_, T>) -> Report {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { exact::exact(w) }
     }
 
-    pub(super) fn read_out_blocks<T: Element>(self, w: plain_read_out::Work<'_, T>) {
+    pub(in crate::cpu::simd) fn read_out_blocks<T: Element>(self, w: plain_read_out::Work<'_, T>) {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { read_out::read_out(w) }
     }
