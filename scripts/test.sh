@@ -39,6 +39,8 @@ if wants wgpu; then
   step "tests: wgpu, on a real adapter or the software one"
   TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
     cargo test --no-default-features --features wgpu,testing --lib --test 'wgpu_*'
+  step "tests: candle's gradients on it"
+  TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" cargo test --features wgpu --test candle_wgpu
 fi
 
 if wants cuda; then
