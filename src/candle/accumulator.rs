@@ -105,7 +105,7 @@ impl GradientAccumulator {
 
     /// The same for variables on the CPU, accumulated on a GPU that candle does not know: each gradient is uploaded
     /// once, through staging buffers and into buffers that are kept; levels and scales stay on the GPU; a read-out is
-    /// downloaded once.
+    /// downloaded once. Variables on candle's Metal device come by way of the CPU (this has not been run on a Mac).
     ///
     /// # Errors
     ///

@@ -58,6 +58,7 @@ fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: AdaptiveWork<'_
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[expect(clippy::needless_pass_by_value, reason = "work holds the outputs: whoever does it takes it")]
 fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize>(w: AdaptiveWork<'_, T>) -> Report {
     let (rule, size) = (w.rule, w.rule.block);
     let mut report = Report::default();
@@ -334,7 +335,8 @@ fn store_levels<const BITS: usize>(words: &mut [u32; BITS], [a, b]: [__m512i; 2]
     } else if let Some(words) = words.first_chunk_mut::<4>() {
         let low = _mm256_and_si256(bytes, _mm256_set1_epi8(15));
         let pairs = _mm256_maddubs_epi16(low, _mm256_set1_epi16(0x1001)); // first + 16 second
+        let pairs = _mm256_cvtepi16_epi8(pairs);
         // SAFETY: `words` is 16 bytes.
-        unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), _mm256_cvtepi16_epi8(pairs)) }
+        unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), pairs) }
     }
 }
