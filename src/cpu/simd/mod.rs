@@ -105,7 +105,7 @@ impl Simd {
             Simd::Plain => quantize::plain_encode(method, measure, x, words, start, first, report),
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => {
-                cpu.encode(method, measure, x, words, start, first, report)
+                cpu.encode(method, measure, x, words, start, first, report);
             }
         }
     }
