@@ -10,11 +10,8 @@
 // Fields past n stay zero. Determinism: cross-backend.
 #include "exact.cuh"
 
-#ifndef ACTAS
-#define ACTAS 5
-#endif
 #define ADAPTIVE(BITS, E, N)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(128, ACTAS) accumulate_adaptive_##BITS##_##E##_##N(                 \
+    extern "C" __global__ void __launch_bounds__(128, 5) accumulate_adaptive_##BITS##_##E##_##N(                 \
         const __grid_constant__ AccumulateAdaptive p, const __grid_constant__ Table<TABLE_##N> table) {          \
         accumulate_adaptive<ELEMENT_##E, BITS>(p, item_of(table, blockIdx.x));                    \
     }

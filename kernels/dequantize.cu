@@ -36,7 +36,7 @@ __device__ __forceinline__ void dequantize_block(const Dequantize& p, const Item
         pair = load_pair(item.x, own >> 5);
         scale = static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[own >> p.shift]) << 16;
     }
-    const bool aligned = aligned_to(item.a, 16);
+    const bool aligned = aligned_to(item.a, 16), whole = aligned && start + TILE <= item.n;
 #pragma unroll
     for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
         const int piece = 32 * i + lane_id();
@@ -45,7 +45,7 @@ __device__ __forceinline__ void dequantize_block(const Dequantize& p, const Item
         const uint32_t plus = __shfl_sync(ALL, pair.x, owner) >> bit;
         const uint32_t minus = __shfl_sync(ALL, pair.y, owner) >> bit;
         const uint32_t s = __shfl_sync(ALL, scale, owner);
-        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, signed_piece<E>(plus, minus, s));
+        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, signed_piece<E>(plus, minus, s), whole);
     }
 }
 

@@ -46,7 +46,7 @@ __device__ __forceinline__ void read_out_planes(const ReadOut& p, const Item& it
         scale = scale_at(item, own >> p.block_shift);
     }
     const bool refuse = refused(item);
-    const bool aligned = aligned_to(item.a, 16);
+    const bool aligned = aligned_to(item.a, 16), whole = aligned && start + TILE <= item.n;
     const float factor = __uint_as_float(p.factor);
 #pragma unroll
     for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
@@ -64,7 +64,7 @@ __device__ __forceinline__ void read_out_planes(const ReadOut& p, const Item& it
             const bool is_plus = (plus >> e) & 1u, is_minus = (minus >> e) & 1u;
             v[e] = is_plus == is_minus ? zero : is_plus ? up : down;
         }
-        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, piece_of<E>(v, refuse));
+        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, piece_of<E>(v, refuse), whole);
     }
 }
 
@@ -131,7 +131,7 @@ __device__ __forceinline__ void read_out_fields(const ReadOut& p, const Item& it
             const int piece = 32 * i + lane_id();
             const uint64_t at = start + piece * PER<E>;
             const float s = __uint_as_float(__shfl_sync(ALL, scale, piece / PIECES));
-            store_piece<E>(item.a, at, item.n, true, fields_piece<E, BITS>(w[i], at, s, factor, refuse));
+            store_piece<E>(item.a, at, item.n, true, fields_piece<E, BITS>(w[i], at, s, factor, refuse), true);
         }
         return;
     }

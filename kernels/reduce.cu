@@ -7,6 +7,7 @@
 // All sums are integers, so neither the grid nor the order matters. Determinism: cross-backend.
 // Bytes an element: bits / 8 + 2 / group, a side.
 #include "output.cuh"
+#include "pack.cuh"
 
 constexpr int LIMBS = 20;
 
@@ -65,14 +66,14 @@ __device__ __forceinline__ uint32_t scale_at(const void* scales, uint64_t group)
     return static_cast<uint32_t>(static_cast<const uint16_t*>(scales)[group]) << 16;
 }
 
-// Calls op(scale group, mask of elements) for each scale group that a group of 32 elements meets.
+// Calls op(scale group, mask of elements) for each scale group that a group of 32 elements meets, for rows of any length.
 template <class Op>
 __device__ __forceinline__ void each_part(const Reduce& p, uint64_t own, uint64_t n, Op op) {
     const uint64_t end = min(own + 32, n);
-    uint64_t group = p.shift < 64 ? own >> p.shift : own / p.size;
+    uint64_t group = own / p.size;
     uint64_t at = own;
     while (at < end) {
-        const uint64_t next = p.shift < 64 ? end : min((group + 1) * p.size, end);
+        const uint64_t next = min((group + 1) * p.size, end);
         const uint32_t low = static_cast<uint32_t>(at - own), high = static_cast<uint32_t>(next - own);
         op(group, (high == 32 ? ~0u : (1u << high) - 1) & (~0u << low));
         group += 1;
@@ -87,30 +88,48 @@ __device__ __forceinline__ int dot_words(uint2 a, uint2 b, uint32_t mask) {
 }
 
 struct Dot {
+    static constexpr int AT_ONCE = 4;
     uint2 a, b;
     __device__ __forceinline__ void load(const Item& item, uint64_t group) {
         a = load_pair(item.x, group);
         b = load_pair(item.b, group);
     }
-    __device__ __forceinline__ void add(Window& w, unsigned long long* limbs, const Item& item, uint64_t group, uint32_t mask) {
-        const int count = dot_words(a, b, mask);
-        if (count != 0) {
-            add_product(w, limbs, count, scale_at(item.a, group), scale_at(item.c, group));
-        }
+    __device__ static __forceinline__ uint2 scales(const Item& item, uint64_t at) {
+        return make_uint2(scale_at(item.a, at), scale_at(item.c, at));
     }
+    __device__ __forceinline__ long long sum(uint32_t mask) const { return dot_words(a, b, mask); }
 };
 
+__device__ __forceinline__ uint2 scale_twice(const Item& item, uint64_t at) {
+    const uint32_t s = scale_at(item.a, at);
+    return make_uint2(s, s);
+}
+
 struct Planes {
+    static constexpr int AT_ONCE = 4;
     uint2 a;
     __device__ __forceinline__ void load(const Item& item, uint64_t group) { a = load_pair(item.x, group); }
-    __device__ __forceinline__ void add(Window& w, unsigned long long* limbs, const Item& item, uint64_t group, uint32_t mask) {
-        const uint32_t s = scale_at(item.a, group);
-        add_product(w, limbs, __popc((a.x ^ a.y) & mask), s, s);
-    }
+    __device__ static __forceinline__ uint2 scales(const Item& item, uint64_t at) { return scale_twice(item, at); }
+    __device__ __forceinline__ long long sum(uint32_t mask) const { return __popc((a.x ^ a.y) & mask); }
 };
+
+// The squares of a word's fields: four products in an instruction where the fields fit bytes.
+template <int BITS>
+__device__ __forceinline__ long long squares(uint32_t w) {
+    if (BITS == 4) {  // each field as the upper half of a byte: 16 l
+        const int upper = static_cast<int>(w & 0xf0f0f0f0u), lower = static_cast<int>((w << 4) & 0xf0f0f0f0u);
+        return __dp4a(upper, upper, __dp4a(lower, lower, 0)) >> 8;
+    }
+    if (BITS == 8) {
+        return __dp4a(static_cast<int>(w), static_cast<int>(w), 0);
+    }
+    const int low = static_cast<int>(w << 16) >> 16, high = static_cast<int>(w) >> 16;
+    return static_cast<uint32_t>(low * low) + static_cast<long long>(static_cast<uint32_t>(high * high));
+}
 
 template <int BITS>
 struct Fields {
+    static constexpr int AT_ONCE = BITS == 16 ? 2 : 4;
     uint32_t words[BITS];
     __device__ __forceinline__ void load(const Item& item, uint64_t group) {
         const uint32_t* from = static_cast<const uint32_t*>(item.x) + BITS * group;
@@ -127,34 +146,60 @@ struct Fields {
             }
         }
     }
-    __device__ __forceinline__ void add(Window& w, unsigned long long* limbs, const Item& item, uint64_t group, uint32_t mask) {
+    __device__ static __forceinline__ uint2 scales(const Item& item, uint64_t at) { return scale_twice(item, at); }
+    __device__ __forceinline__ long long sum(uint32_t mask) const {
         constexpr int IN_WORD = 32 / BITS;
-        long long squares = 0;
+        long long total = 0;
 #pragma unroll
-        for (int e = 0; e < 32; ++e) {
-            const int32_t level = static_cast<int32_t>(words[e / IN_WORD] << (32 - BITS - BITS * (e % IN_WORD))) >> (32 - BITS);
-            squares += (mask >> e) & 1u ? level * level : 0;
+        for (int i = 0; i < BITS; ++i) {
+            const uint32_t fields = spread_to_fields<BITS>(mask >> (IN_WORD * i)) * ((1u << BITS) - 1);
+            total += squares<BITS>(mask == ~0u ? words[i] : words[i] & fields);
         }
-        const uint32_t s = scale_at(item.a, group);
-        add_product(w, limbs, squares, s, s);
+        return total;
     }
 };
 
 template <class Group>
 __device__ __forceinline__ void exact_sum(const Reduce& p, const Item& item) {
+    constexpr int MANY_AT_ONCE = Group::AT_ONCE;
     __shared__ unsigned long long limbs[LIMBS];
     if (threadIdx.x < LIMBS) {
         limbs[threadIdx.x] = 0;
     }
     __syncthreads();
     Window w = {{0, 0, 0, 0}, 0};
-    const uint64_t groups = (item.n + 31) / 32;
-    for (uint64_t g = static_cast<uint64_t>(blockIdx.x) * 128 + threadIdx.x; g < groups;
-         g += static_cast<uint64_t>(gridDim.x) * 128) {
-        Group group;
-        group.load(item, g);
-        each_part(p, 32 * g, item.n,
-                  [&](uint64_t scale, uint32_t mask) { group.add(w, limbs, item, scale, mask); });
+    const uint64_t groups = (item.n + 31) / 32, stride = static_cast<uint64_t>(gridDim.x) * 128;
+    const bool one_scale = p.shift < 64;  // for each group of 32
+    for (uint64_t first = static_cast<uint64_t>(blockIdx.x) * 128 + threadIdx.x; first < groups; first += MANY_AT_ONCE * stride) {
+        Group group[MANY_AT_ONCE];
+        uint2 scales[MANY_AT_ONCE];
+        // All loads come before the first sum: one group at a time waits for memory most of the time.
+#pragma unroll
+        for (int i = 0; i < MANY_AT_ONCE; ++i) {
+            const uint64_t g = first + i * stride;
+            if (g < groups) {
+                group[i].load(item, g);
+                if (one_scale) {
+                    scales[i] = Group::scales(item, 32 * g >> p.shift);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < MANY_AT_ONCE; ++i) {
+            const uint64_t g = first + i * stride;
+            if (g >= groups) {
+                break;
+            }
+            if (one_scale) {
+                const uint64_t left = item.n - 32 * g;
+                add_product(w, limbs, group[i].sum(left < 32 ? (1u << left) - 1 : ~0u), scales[i].x, scales[i].y);
+            } else {
+                each_part(p, 32 * g, item.n, [&](uint64_t at, uint32_t mask) {
+                    const uint2 s = Group::scales(item, at);
+                    add_product(w, limbs, group[i].sum(mask), s.x, s.y);
+                });
+            }
+        }
     }
     flush(w, limbs);
     __syncthreads();

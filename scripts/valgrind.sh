@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # valgrind (memcheck) over everything that holds unsafe code on the CPU, on stable: reads and writes outside of
-# buffers, and decisions on bytes that were never written. Valgrind knows AVX2 and no AVX-512.
+# buffers, and decisions on bytes that were never written. Valgrind knows AVX2 and no AVX-512: what is chosen at run
+# time is then AVX2.
 #
 # It runs 20 to 50 times slower, so the suite runs on short tensors: TRIGRAD_SMALL=1.
 set -euo pipefail

@@ -29,7 +29,7 @@ fn cpu_fastest() {
 #[test]
 fn cpu_other_kinds() {
     for cpu in Cpu::kinds().iter().skip(1) {
-        println!("{}", conformance(cpu, &Options::default().seed(4)).unwrap());
+        println!("{}", conformance(cpu, &sized(Options::default().seed(4))).unwrap());
     }
 }
 
@@ -45,7 +45,7 @@ fn cpu_on_one_thread_and_on_five() {
 #[test]
 #[ignore = "minutes: the full budget"]
 fn cpu_full() {
-    for cpu in [Cpu::plain(), Cpu::new()] {
+    for cpu in Cpu::kinds() {
         println!("{}", conformance(&cpu, &Options::default().full()).unwrap());
     }
 }

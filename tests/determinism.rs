@@ -21,7 +21,9 @@ fn a_training_on_the_raw_api() {
         assert!(sound(&once));
         assert_eq!(once, on_threads(1, || train(&Cpu::new(), format, adam)).unwrap(), "{format:?} twice");
         assert_eq!(once, on_threads(2, || train(&Cpu::new(), format, adam)).unwrap(), "{format:?} on two threads");
-        assert_eq!(once, on_threads(2, || train(&Cpu::plain(), format, adam)).unwrap(), "{format:?} on plain code");
+        for cpu in Cpu::kinds() {
+            assert_eq!(once, on_threads(2, || train(&cpu, format, adam)).unwrap(), "{format:?}, other code");
+        }
     }
 }
 

@@ -89,7 +89,7 @@ says, for every type in its row. A *no* is answered by `Error::Unsupported`, nev
     text.push_str("\n*Cross-backend* is the strongest level there is: the same bytes on the named backends, in every run, on every card, for every\nlaunch shape, number of threads and split. Held by ");
     let suites: Vec<String> = BACKENDS.iter().map(|b| format!("`{}` ({})", b.3, b.0)).collect();
     text.push_str(&suites.join(", "));
-    text.push_str(".\nThe kinds of CPU code (plain, AVX2) are each run through it. A training that chains the operations is held by\n`tests/determinism.rs` and `tests/cuda_determinism.rs`.\n");
+    text.push_str(".\nThe kinds of CPU code (plain, AVX2, AVX-512) are each run through it. A training that chains the operations is held by\n`tests/determinism.rs` and `tests/cuda_determinism.rs`.\n");
     text
 }
 

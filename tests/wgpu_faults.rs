@@ -1,12 +1,7 @@
 //! What goes wrong around a wgpu device: sizes that no memory has, and many threads with an accumulator each. A lost
 //! device is in wgpu_device.rs.
 #![cfg(feature = "wgpu")]
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test that fails may panic, one that is skipped says so"
-)]
+#![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
 
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Scales, Spec, State};
 use trigrad::backend::{Backend, Memory};

@@ -4,7 +4,6 @@
 #include "item.cuh"
 #include "level.cuh"
 #include "trit.cuh"
-#include "walk.cuh"
 
 struct AccumulateAdaptive {
     Draw draw;
@@ -14,20 +13,11 @@ struct AccumulateAdaptive {
     uint32_t pad;
 };
 
-// A lane's COUNT words of levels or counts; zeros for a lane without elements.
-template <int COUNT>
-__device__ __forceinline__ void load_words(const Item& item, const Place& at, uint32_t (&w)[COUNT]) {
-    const uint32_t* src = static_cast<const uint32_t*>(item.a) + COUNT * (at.own >> 5);
-    if (!at.fast) {
-#pragma unroll
-        for (int i = 0; i < COUNT; ++i) {
-            w[i] = at.inside ? src[i] : 0u;
-        }
-    } else if (COUNT == 2) {
-        const uint2 v = *reinterpret_cast<const uint2*>(src);
-        w[0] = v.x;
-        w[1 % COUNT] = v.y;
-    } else {
+// A lane's COUNT words of levels or counts.
+template <int COUNT, bool FAST>
+__device__ __forceinline__ void load_words(const void* from, uint64_t group, uint32_t (&w)[COUNT]) {
+    const uint32_t* src = static_cast<const uint32_t*>(from) + COUNT * group;
+    if (FAST && COUNT % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < COUNT / 4; ++i) {
             const uint4 v = reinterpret_cast<const uint4*>(src)[i];
@@ -36,33 +26,35 @@ __device__ __forceinline__ void load_words(const Item& item, const Place& at, ui
             w[(4 * i + 2) % COUNT] = v.z;
             w[(4 * i + 3) % COUNT] = v.w;
         }
+    } else if (FAST && COUNT == 2) {
+        const uint2 v = *reinterpret_cast<const uint2*>(src);
+        w[0] = v.x;
+        w[1 % COUNT] = v.y;
+    } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            w[i] = src[i];
+        }
     }
 }
 
-template <int COUNT>
-__device__ __forceinline__ void store_words(const Item& item, const Place& at, const uint32_t (&w)[COUNT]) {
-    uint32_t* dst = static_cast<uint32_t*>(item.a) + COUNT * (at.own >> 5);
-    if (!at.fast) {
-#pragma unroll
-        for (int i = 0; i < COUNT; ++i) {
-            if (at.inside) {
-                dst[i] = w[i];
-            }
-        }
-    } else if (COUNT == 2) {
-        *reinterpret_cast<uint2*>(dst) = make_uint2(w[0], w[1 % COUNT]);
-    } else {
+template <int COUNT, bool FAST>
+__device__ __forceinline__ void store_words(void* to, uint64_t group, const uint32_t (&w)[COUNT]) {
+    uint32_t* dst = static_cast<uint32_t*>(to) + COUNT * group;
+    if (FAST && COUNT % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < COUNT / 4; ++i) {
             reinterpret_cast<uint4*>(dst)[i] = make_uint4(w[4 * i % COUNT], w[(4 * i + 1) % COUNT],
                                                           w[(4 * i + 2) % COUNT], w[(4 * i + 3) % COUNT]);
         }
+    } else if (FAST && COUNT == 2) {
+        *reinterpret_cast<uint2*>(dst) = make_uint2(w[0], w[1 % COUNT]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            dst[i] = w[i];
+        }
     }
-}
-
-// Whether tiles of this item may be read and written in wide pieces.
-__device__ __forceinline__ bool wide_words(const Item& item) {
-    return ((reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a)) & 15) == 0;
 }
 
 // The largest magnitude among a lane's 32 values (of any kind, NaN the largest).
@@ -75,23 +67,36 @@ __device__ __forceinline__ uint32_t max_magnitude(const float (&v)[32]) {
     return raw_max<F32>(w);
 }
 
+// A lane's 32 values in shared memory, for paths that are rare and so loop instead of being unrolled.
+struct Values {
+    float of[32 * 32];
+    __device__ __forceinline__ float& at(int lane, int e) { return of[32 * e + lane]; }
+};
+
+// What a warp needs for tiles in which something may be out of range.
+template <int BITS>
+struct Careful {
+    Values values;
+    uint32_t levels[BITS][32];
+};
+
 // The sums of a tile in which something may be out of range: exact, element by element, with a report. Levels of 2 bits
-// come as a plus and a minus word. Off the fast path: the values go through the lane's local memory.
+// come as a plus and a minus word.
 template <class E, int BITS>
-__device__ __noinline__ void sum_carefully(Stage<E>& stage, const uint32_t (&levels)[BITS], uint32_t s, uint32_t weight,
-                                           uint64_t index, Report* to, float (&v)[32]) {
+__device__ __noinline__ void sum_carefully(Stage<E>& stage, Careful<BITS>& shared, uint32_t s, uint32_t weight, uint64_t index,
+                                           Report* to) {
     constexpr int PER = 32 / BITS;
     uint32_t count = 0;
     uint64_t first = ~0ull;
     const int lane = lane_id();
-#pragma unroll 1
     for (int e = 0; e < 32; ++e) {
         const int shift = BITS * (e % PER);
-        const int32_t level = BITS == 2 ? static_cast<int32_t>(levels[0] >> e & 1) - static_cast<int32_t>(levels[1] >> e & 1)
-                                        : static_cast<int32_t>(levels[e / PER] << (32 - BITS - shift)) >> (32 - BITS);
+        const int32_t level =
+            BITS == 2 ? static_cast<int32_t>(shared.levels[0][lane] >> e & 1) - static_cast<int32_t>(shared.levels[1][lane] >> e & 1)
+                      : static_cast<int32_t>(shared.levels[e / PER][lane] << (32 - BITS - shift)) >> (32 - BITS);
         const uint32_t product = weighted(E::to_f32(stage.at(lane, e)), weight);
         bool found;
-        v[e] = __uint_as_float(sum(level, s, product, found));
+        shared.values.at(lane, e) = __uint_as_float(sum(level, s, product, found));
         if (found) {
             count += 1;
             first = min(first, index + e);
@@ -101,13 +106,15 @@ __device__ __noinline__ void sum_carefully(Stage<E>& stage, const uint32_t (&lev
 }
 
 // Levels of 4 or 8 bits: v = l s + p for each element, the block's new scale, and every v rounded to a level under it.
-template <class E, int BITS>
+template <class E, int BITS, bool FAST>
 __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdaptive& p, const Item& item, const Place& at,
                                                            Stage<E>& stage, uint32_t (&words)[BITS], uint32_t s,
-                                                           uint4 random, const uint32_t (&x)[E::WORDS]) {
+                                                           uint4 random, Careful<BITS>& shared) {
     uint16_t* const scale = static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift);
     float v[32];
     {
+        uint32_t x[E::WORDS];
+        stage.take(x);
         float unit_of[PER_HALF<BITS>];  // s 2^(-BITS j): exact
 #pragma unroll
         for (int j = 0; j < PER_HALF<BITS>; ++j) {
@@ -137,16 +144,15 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
     // |l s| stays below 2^124 unless s is 2^117 or more, so a p out of range shows in |v|.
     constexpr uint32_t CLOSE = 0x7e000000u, LARGE = 0x7a000000u;
     if (__any_sync(ALL, max >= CLOSE || s >= LARGE)) {
-        uint32_t levels[BITS];
-        float careful[32];
+        const int lane = lane_id();
 #pragma unroll
         for (int i = 0; i < BITS; ++i) {
-            levels[i] = words[i];
+            shared.levels[i][lane] = words[i];
         }
-        sum_carefully<E, BITS>(stage, levels, s, p.weight, item.first + at.own, item.report, careful);
+        sum_carefully<E, BITS>(stage, shared, s, p.weight, item.first + at.own, item.report);
 #pragma unroll
         for (int e = 0; e < 32; ++e) {
-            v[e] = careful[e];
+            v[e] = shared.values.at(lane, e);
         }
         max = max_magnitude(v);
     }
@@ -201,22 +207,26 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
             words[i] = __byte_perm(__float_as_uint(half[0]), __float_as_uint(half[1]), 0x5410) ^ TOPS<BITS>;
         }
     }
+    if (at.inside) {
 #pragma unroll
-    for (int i = 0; i < BITS; ++i) {
-        words[i] = zero ? 0u : words[i];
+        for (int i = 0; i < BITS; ++i) {
+            words[i] = zero ? 0u : words[i];
+        }
+        store_words<BITS, FAST>(item.a, at.own >> 5, words);
     }
-    store_words<BITS>(item, at, words);
 }
 
 // Levels of 2 bits are trits: the sum is quantized as a gradient is, under the scale of its maximum.
-template <class E>
+template <class E, bool FAST>
 __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdaptive& p, const Item& item, const Place& at,
                                                            Stage<E>& stage, uint32_t (&words)[2], uint32_t s, uint4 random,
-                                                           const uint32_t (&x)[E::WORDS]) {
+                                                           Careful<2>& shared) {
     uint16_t* const scale = static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift);
     const uint32_t plus = words[0] & ~words[1], minus = words[1] & ~words[0];
     float v[32];
     {
+        uint32_t x[E::WORDS];
+        stage.take(x);
         const float held = __uint_as_float(s), weight = __uint_as_float(p.weight);
         const bool plain = p.weight == 0x3f800000u;
 #pragma unroll
@@ -229,12 +239,13 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
     uint32_t max = max_magnitude(v);
     constexpr uint32_t CLOSE = 0x7e000000u, LARGE = 0x7a000000u;
     if (__any_sync(ALL, max >= CLOSE || s >= LARGE)) {
-        const uint32_t levels[2] = {plus, minus};
-        float careful[32];
-        sum_carefully<E, 2>(stage, levels, s, p.weight, item.first + at.own, item.report, careful);
+        const int lane = lane_id();
+        shared.levels[0][lane] = plus;
+        shared.levels[1][lane] = minus;
+        sum_carefully<E, 2>(stage, shared, s, p.weight, item.first + at.own, item.report);
 #pragma unroll
         for (int e = 0; e < 32; ++e) {
-            v[e] = careful[e];
+            v[e] = shared.values.at(lane, e);
         }
         max = max_magnitude(v);
     }
@@ -247,49 +258,54 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
         w[e] = __float_as_uint(v[e]);
     }
     const uint32_t kept = keep<F32>(w, new_s, expand(random)), signs = sign_plane<F32>(w);
-    words[0] = kept & ~signs;
-    words[1] = kept & signs;
-    store_words<2>(item, at, words);
-    if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
-        *scale = static_cast<uint16_t>(new_s >> 16);
+    if (at.inside) {
+        words[0] = kept & ~signs;
+        words[1] = kept & signs;
+        store_words<2, FAST>(item.a, at.own >> 5, words);
+        if ((threadIdx.x & (lanes - 1)) == 0) {
+            *scale = static_cast<uint16_t>(new_s >> 16);
+        }
     }
 }
 
-#ifndef ADAPTIVE_TILES_32
-#define ADAPTIVE_TILES_32 2
-#define ADAPTIVE_RING_32 2
-#define ADAPTIVE_TILES_16 4
-#define ADAPTIVE_RING_16 4
-#endif
-template <class E>
-using AccumulateWalk = Walk<E::SIZE == 4 ? ADAPTIVE_TILES_32 : ADAPTIVE_TILES_16, E::SIZE == 4 ? ADAPTIVE_RING_32 : ADAPTIVE_RING_16>;
+template <class E, int BITS, bool FAST>
+__device__ __forceinline__ void accumulate_adaptive_staged(const AccumulateAdaptive& p, const Item& item, const Place& at,
+                                                           Stage<E>& stage, uint32_t (&words)[BITS], uint32_t s,
+                                                           uint4 random, Careful<BITS>& shared) {
+    if constexpr (BITS == 2) {
+        accumulate_adaptive_planes<E, FAST>(p, item, at, stage, words, s, random, shared);
+    } else {
+        accumulate_adaptive_fields<E, BITS, FAST>(p, item, at, stage, words, s, random, shared);
+    }
+}
 
-// A lane's levels and their scale.
-template <int BITS>
-struct Levels {
-    uint32_t words[BITS];
-    uint32_t s;
-};
+// One tile: loads, then the work on what is staged.
+template <class E, int BITS, bool FAST>
+__device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptive& p, const Item& item, uint64_t start,
+                                                         Stage<E>& stage, Careful<BITS>& shared) {
+    const Place at = place<FAST>(item, start);
+    Flight<E> flight;
+    begin<E, FAST>(item.x, at, flight);
+    uint32_t words[BITS] = {};
+    uint32_t s = 0;
+    if (at.inside) {
+        load_words<BITS, FAST>(item.a, at.own >> 5, words);
+        s = static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[at.own >> p.block_shift]) << 16;
+    }
+    const uint4 random = call(p.draw, item.tensor, at.group);
+    end<E, FAST>(item.x, at, item.n, flight, stage);
+    accumulate_adaptive_staged<E, BITS, FAST>(p, item, at, stage, words, s, random, shared);
+}
 
 template <class E, int BITS>
 __device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
-    using W = AccumulateWalk<E>;
-    __shared__ Ring<E, W> ring;
-    walk<E, W>(
-        item, wide_words(item), ring,
-        [&](const Place& at) {
-            Levels<BITS> old;
-            load_words<BITS>(item, at, old.words);
-            const uint16_t* const scales = static_cast<const uint16_t*>(item.b);
-            old.s = at.inside ? static_cast<uint32_t>(scales[at.own >> p.block_shift]) << 16 : 0u;
-            return old;
-        },
-        [&](const Place& at) { return call(p.draw, item.tensor, at.group); },
-        [&](const Place& at, Levels<BITS>& old, uint4 random, Stage<E>& stage, uint32_t (&x)[E::WORDS]) {
-            if constexpr (BITS == 2) {
-                accumulate_adaptive_planes<E>(p, item, at, stage, old.words, old.s, random, x);
-            } else {
-                accumulate_adaptive_fields<E, BITS>(p, item, at, stage, old.words, old.s, random, x);
-            }
-        });
+    __shared__ Stage<E> stages[WARPS];
+    __shared__ Careful<BITS> shared[WARPS];
+    const uint64_t start = cta_start(item);
+    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
+    if (whole(start, CTA_TILE, item.n, addresses, 16)) {
+        accumulate_adaptive_tile<E, BITS, true>(p, item, start, stages[warp_id()], shared[warp_id()]);
+    } else {
+        accumulate_adaptive_tile<E, BITS, false>(p, item, start, stages[warp_id()], shared[warp_id()]);
+    }
 }

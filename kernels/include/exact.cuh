@@ -56,79 +56,95 @@ __device__ __forceinline__ uint32_t keep_weighted(const uint32_t (&w)[E::WORDS],
     return s == 0 ? 0u : kept;
 }
 
-// A lane's counts, their scale, and what its block has seen.
-template <int BITS>
-struct Counts {
-    uint32_t words[BITS];
-    uint32_t s, seen;
-};
+template <class E, int BITS, bool FAST>
+__device__ __forceinline__ void accumulate_exact_tile(const AccumulateExact& p, const Item& item, Stage<E>& stage) {
+    const Place at = place<FAST>(item, cta_start(item));
+    Flight<E> flight;
+    begin<E, FAST>(item.x, at, flight);
+    uint32_t counts[BITS] = {};
+    uint32_t s = 0, before = 0;
+    const uint64_t block = at.own >> p.block_shift;
+    uint16_t* const seen = static_cast<uint16_t*>(item.c) + block;
+    if (at.inside) {
+        load_words<BITS, FAST>(item.a, at.own >> 5, counts);
+        s = static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[block]) << 16;
+        before = *seen;
+    }
+    const uint4 random = call(p.draw, item.tensor, at.group);
+    end<E, FAST>(item.x, at, item.n, flight, stage);
+
+    uint32_t w[E::WORDS];
+    stage.take(w);
+    uint32_t max = max_product<E>(w, p.weight);
+    if (__any_sync(ALL, max > s || out_of_range(max))) {
+        max = inspect<E>(stage, p.weight, s, item.first + at.own, item.report);
+        stage.take(w);
+    }
+
+    const uint32_t lanes = 1u << (p.block_shift - 5);
+    const uint32_t now = stochastic_scale(block_max(max, lanes)) >> 16;
+    if (at.inside && (threadIdx.x & (lanes - 1)) == 0 && now > before) {
+        *seen = static_cast<uint16_t>(now);
+    }
+
+    const Draws d = expand(random);
+    // A scale given by the caller may lie below those that keep() is made for.
+    const bool plain = p.weight == 0x3f800000u && (s == 0 || s >= ZERO_LIMIT);
+    const uint32_t kept = plain ? keep<E>(w, s, d) : keep_weighted<E>(w, __uint_as_float(p.weight), s, d);
+    const uint32_t signs = sign_plane<E>(w) ^ (p.weight >> 31 ? 0xffffffffu : 0u);
+    const uint32_t plus = kept & ~signs, minus = kept & signs;
+    constexpr int PER = 32 / BITS;
+#pragma unroll
+    for (int i = 0; i < BITS; ++i) {
+        // +1 is field 1, -1 the field of all ones.
+        const uint32_t step = spread_to_fields<BITS>(plus >> (PER * i)) +
+                              spread_to_fields<BITS>(minus >> (PER * i)) * ((1u << BITS) - 1);
+        counts[i] = add_fields<BITS>(counts[i], step);
+    }
+    if (at.inside) {
+        store_words<BITS, FAST>(item.a, at.own >> 5, counts);
+    }
+}
 
 template <class E, int BITS>
 __device__ __forceinline__ void accumulate_exact(const AccumulateExact& p, const Item& item) {
-    using W = AccumulateWalk<E>;
-    __shared__ Ring<E, W> ring;
-    const uint32_t lanes = 1u << (p.block_shift - 5);
-    uint16_t* const seen = static_cast<uint16_t*>(item.c);
-    walk<E, W>(
-        item, wide_words(item), ring,
-        [&](const Place& at) {
-            Counts<BITS> c;
-            load_words<BITS>(item, at, c.words);
-            const uint64_t block = at.own >> p.block_shift;
-            c.s = at.inside ? static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[block]) << 16 : 0u;
-            c.seen = at.inside ? seen[block] : 0xffffu;
-            return c;
-        },
-        [&](const Place& at) { return call(p.draw, item.tensor, at.group); },
-        [&](const Place& at, Counts<BITS>& c, uint4 random, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
-            uint32_t max = max_product<E>(w, p.weight);
-            if (__any_sync(ALL, max > c.s || out_of_range(max))) {
-                max = inspect<E>(stage, p.weight, c.s, item.first + at.own, item.report);
-                stage.take(w);
-            }
-            const uint32_t now = stochastic_scale(block_max(max, lanes)) >> 16;
-            if ((threadIdx.x & (lanes - 1)) == 0 && now > c.seen) {
-                seen[at.own >> p.block_shift] = static_cast<uint16_t>(now);
-            }
+    __shared__ Stage<E> stages[WARPS];
+    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
+    if (whole(cta_start(item), CTA_TILE, item.n, addresses, 16)) {
+        accumulate_exact_tile<E, BITS, true>(p, item, stages[warp_id()]);
+    } else {
+        accumulate_exact_tile<E, BITS, false>(p, item, stages[warp_id()]);
+    }
+}
 
-            const Draws d = expand(random);
-            // A scale given by the caller may lie below those that keep() is made for.
-            const bool plain = p.weight == 0x3f800000u && (c.s == 0 || c.s >= ZERO_LIMIT);
-            const uint32_t kept = __all_sync(ALL, plain) ? keep<E>(w, c.s, d)
-                                                         : keep_weighted<E>(w, __uint_as_float(p.weight), c.s, d);
-            const uint32_t signs = sign_plane<E>(w) ^ (p.weight >> 31 ? 0xffffffffu : 0u);
-            const uint32_t plus = kept & ~signs, minus = kept & signs;
-            constexpr int PER = 32 / BITS;
-#pragma unroll
-            for (int i = 0; i < BITS; ++i) {
-                // +1 is field 1, -1 the field of all ones.
-                const uint32_t step = spread_to_fields<BITS>(plus >> (PER * i)) +
-                                      spread_to_fields<BITS>(minus >> (PER * i)) * ((1u << BITS) - 1);
-                c.words[i] = add_fields<BITS>(c.words[i], step);
-            }
-            store_words<BITS>(item, at, c.words);
-        });
+template <class E, bool FAST>
+__device__ __forceinline__ void look_tile(const Look& p, const Item& item, Stage<E>& stage) {
+    const Place at = place<FAST>(item, cta_start(item));
+    Flight<E> flight;
+    begin<E, FAST>(item.x, at, flight);
+    end<E, FAST>(item.x, at, item.n, flight, stage);
+    uint32_t w[E::WORDS];
+    stage.take(w);
+    uint32_t max = max_product<E>(w, p.weight);
+    if (__any_sync(ALL, out_of_range(max))) {
+        max = inspect<E>(stage, p.weight, 0xffffffffu, item.first + at.own, item.report);
+    }
+    const uint32_t lanes = 1u << (p.block_shift - 5);
+    const uint32_t now = stochastic_scale(block_max(max, lanes)) >> 16;
+    if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+        uint16_t* const seen = static_cast<uint16_t*>(item.a) + (at.own >> p.block_shift);
+        if (now > *seen) {
+            *seen = static_cast<uint16_t>(now);
+        }
+    }
 }
 
 template <class E>
 __device__ __forceinline__ void look(const Look& p, const Item& item) {
-    using W = AccumulateWalk<E>;
-    __shared__ Ring<E, W> ring;
-    const uint32_t lanes = 1u << (p.block_shift - 5);
-    const bool aligned = (reinterpret_cast<uintptr_t>(item.x) & 15) == 0;
-    walk<E, W>(
-        item, aligned, ring, [](const Place&) { return Nothing(); }, [](const Place&) { return Nothing(); },
-        [&](const Place& at, Nothing, Nothing, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
-            uint32_t max = max_product<E>(w, p.weight);
-            if (__any_sync(ALL, out_of_range(max))) {
-                max = inspect<E>(stage, p.weight, 0xffffffffu, item.first + at.own, item.report);
-            }
-            const uint32_t now = stochastic_scale(block_max(max, lanes)) >> 16;
-            if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
-                uint16_t* const seen = static_cast<uint16_t*>(item.a) + (at.own >> p.block_shift);
-                if (now > *seen) {
-                    *seen = static_cast<uint16_t>(now);
-                }
-            }
-        });
+    __shared__ Stage<E> stages[WARPS];
+    if (whole(cta_start(item), CTA_TILE, item.n, reinterpret_cast<uintptr_t>(item.x), 16)) {
+        look_tile<E, true>(p, item, stages[warp_id()]);
+    } else {
+        look_tile<E, false>(p, item, stages[warp_id()]);
+    }
 }

@@ -71,6 +71,11 @@ __device__ __forceinline__ Place place(const Item& item, uint64_t start, bool fa
     return at;
 }
 
+template <bool FAST>
+__device__ __forceinline__ Place place(const Item& item, uint64_t start) {
+    return place(item, start, FAST);
+}
+
 // For the macros that name a kernel after its element type and its table.
 #define ELEMENT_f32 F32
 #define ELEMENT_f16 F16

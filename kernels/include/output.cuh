@@ -32,20 +32,14 @@ __device__ __forceinline__ uint32_t pair_of<F16>(float low, float high) {
 }
 #endif
 
-// Stores a piece that starts at element `at`: at once where it is whole and aligned, else element by element.
+// Stores a piece that starts at element `at`: at once where it is whole and aligned, else element by element. `whole`: known
+// to be both.
 template <class E>
-__device__ __forceinline__ void store_piece(void* out, uint64_t at, uint64_t n, bool aligned, uint4 piece) {
+__device__ __forceinline__ void store_piece(void* out, uint64_t at, uint64_t n, bool aligned, uint4 piece,
+                                            bool whole = false) {
     typename E::Scalar* to = static_cast<typename E::Scalar*>(out) + at;
-    if (aligned && at + PER<E> <= n) {
-#if STORE == 1
-        *reinterpret_cast<uint4*>(to) = piece;
-#elif STORE == 2
-        __stcg(reinterpret_cast<uint4*>(to), piece);
-#elif STORE == 3
-        __stwt(reinterpret_cast<uint4*>(to), piece);
-#else
+    if (whole || (aligned && at + PER<E> <= n)) {
         __stcs(reinterpret_cast<uint4*>(to), piece);
-#endif
         return;
     }
     const uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};

@@ -6,9 +6,6 @@
 // with t, so that neither the writes nor the reads meet in a bank.
 #pragma once
 #include "float.cuh"
-#ifndef MODE
-#define MODE 2
-#endif
 
 constexpr int WARPS = 4;                      // a CTA: 4 warps,
 constexpr int TILE = 1024;                    // each with a tile of 1024 elements,
@@ -71,22 +68,36 @@ struct Place {
     bool fast;       // whether the tile is whole and aligned: the same for all threads of a CTA
 };
 
+// Whether a CTA may take the fast path: its `many` elements from `start` on all exist and whatever it reads and writes in wide pieces
+// is aligned. The same for all threads, so the two paths cost one branch.
+__device__ __forceinline__ bool whole(uint64_t start, uint64_t many, uint64_t n, uintptr_t addresses, uint32_t alignment) {
+    return start + many <= n && (addresses & (alignment - 1)) == 0;
+}
+
+// The pieces a lane has in flight between `begin` and `end`.
+template <class E>
+struct Flight {
+    uint4 v[E::PIECES];
+};
+
+// Starts the loads of a tile. On the careful path nothing starts here.
+template <class E, bool FAST>
+__device__ __forceinline__ void begin(const void* x, const Place& at, Flight<E>& flight) {
+    if (FAST) {
+        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(x) + at.start * E::SIZE) + lane_id();
+#pragma unroll
+        for (int i = 0; i < E::PIECES; ++i) {
+            flight.v[i] = __ldcs(src + 32 * i);
+        }
+    }
+}
+
 // A 16-byte piece from device to shared memory: where the card can, with no register in between, so that any number
 // of tiles can be under way while one is worked on.
 __device__ __forceinline__ void copy_piece(uint4* to, const uint4* from) {
 #if __CUDA_ARCH__ >= 800
     const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-#if MODE == 1
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" : : "r"(address), "l"(from) : "memory");
-#elif MODE == 2
-    uint64_t policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" : : "r"(address), "l"(from), "l"(policy) : "memory");
-#elif MODE == 4
-    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16;" : : "r"(address), "l"(from) : "memory");
-#else
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(address), "l"(from) : "memory");
-#endif
 #else
     *to = __ldcs(from);
 #endif
@@ -127,4 +138,19 @@ __device__ __noinline__ void load_parts(const void* x, uint64_t start, uint64_t 
         uint64_t i = start + 32 * e + lane;
         stage.at(e, lane) = i < n ? src[i] : typename E::Scalar(0);
     }
+}
+
+// Ends them: afterwards every lane may take its elements.
+template <class E, bool FAST>
+__device__ __forceinline__ void end(const void* x, const Place& at, uint64_t n, const Flight<E>& flight, Stage<E>& stage) {
+    if (FAST) {
+        const int lane = lane_id();
+#pragma unroll
+        for (int i = 0; i < E::PIECES; ++i) {
+            stage.piece[Stage<E>::slot_of_piece(i, lane)] = flight.v[i];
+        }
+    } else {
+        load_parts<E>(x, at.start, n, stage);
+    }
+    __syncwarp();
 }

@@ -29,19 +29,6 @@ __device__ __forceinline__ void walk(const Item& item, bool aligned, Ring<E, W>&
     const int whole = aligned ? static_cast<int>(min(left / CTA_TILE, uint64_t(T))) : 0;
     const int all = static_cast<int>(min((left + CTA_TILE - 1) / CTA_TILE, uint64_t(T)));
     const uint64_t of_warp = start + warp_id() * TILE;
-#if MODE == 3
-    uint4 flight[E::PIECES];
-    const auto load = [&](int t) {
-        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(item.x) + (of_warp + t * CTA_TILE) * E::SIZE) + lane_id();
-#pragma unroll
-        for (int i = 0; i < E::PIECES; ++i) {
-            flight[i] = __ldcs(src + 32 * i);
-        }
-    };
-    if (0 < whole) {
-        load(0);
-    }
-#else
 #pragma unroll
     for (int t = 0; t < S; ++t) {
         if (t < whole) {
@@ -49,7 +36,6 @@ __device__ __forceinline__ void walk(const Item& item, bool aligned, Ring<E, W>&
         }
         commit_copies();
     }
-#endif
     Place next_at = place(item, start, 0 < whole);
     auto next = ahead(next_at);
 #pragma unroll 1
@@ -61,37 +47,20 @@ __device__ __forceinline__ void walk(const Item& item, bool aligned, Ring<E, W>&
             next = ahead(next_at);
         }
         const auto ready = before(at);
-#if MODE == 3
-        Stage<E>& stage = ring[0][warp_id()];
-        if (at.fast) {
-#pragma unroll
-            for (int i = 0; i < E::PIECES; ++i) {
-                stage.piece[Stage<E>::slot_of_piece(i, lane_id())] = flight[i];
-            }
-            if (t + 1 < whole) {
-                load(t + 1);
-            }
-        } else {
-            load_parts<E>(item.x, at.start, item.n, stage);
-        }
-#else
         Stage<E>& stage = ring[t % S][warp_id()];
         if (at.fast) {
             await_copies<S - 1>();
         } else {
             load_parts<E>(item.x, at.start, item.n, stage);
         }
-#endif
         __syncwarp();
         uint32_t w[E::WORDS];
         stage.take(w);
         body(at, loaded, ready, stage, w);
         __syncwarp();
-#if MODE != 3
         if (S < T && t + S < whole) {
             fetch<E>(item.x, of_warp + (t + S) * CTA_TILE, stage);
         }
         commit_copies();
-#endif
     }
 }

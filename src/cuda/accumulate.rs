@@ -77,7 +77,7 @@ pub(super) fn adaptive<T: Element>(
         pad: 0,
     };
     let kernel = format!("accumulate_adaptive_{}_{}", op.bits, suffix::<T>());
-    call.launch_walk::<_, T>(Module::Accumulate, &kernel, &params, &rows)
+    call.launch_tiles(Module::Accumulate, &kernel, &params, &rows)
 }
 
 pub(super) fn exact<T: Element>(
@@ -113,7 +113,7 @@ pub(super) fn exact<T: Element>(
         block_shift: op.block.get().ilog2(),
     };
     let kernel = format!("accumulate_exact_{}_{}", op.bits, suffix::<T>());
-    call.launch_walk::<_, T>(Module::Accumulate, &kernel, &params, &rows)
+    call.launch_tiles(Module::Accumulate, &kernel, &params, &rows)
 }
 
 pub(super) fn look<T: Element>(
@@ -140,7 +140,7 @@ pub(super) fn look<T: Element>(
         });
     }
     let params: Two = [weight_bits(op.weight), op.block.get().ilog2()];
-    call.launch_walk::<_, T>(Module::Accumulate, &format!("look_{}", suffix::<T>()), &params, &rows)
+    call.launch_tiles(Module::Accumulate, &format!("look_{}", suffix::<T>()), &params, &rows)
 }
 
 pub(super) fn window_scales(

@@ -1,4 +1,4 @@
-//! The launch floor: with `view.rs`, all `unsafe` of this backend.
+//! The launch floor: with `view.rs` and `pool.rs`, all `unsafe` of this backend.
 //!
 //! What every launch owes the driver, and who keeps it:
 //!
@@ -32,14 +32,6 @@ pub(super) const THREADS: u32 = 128;
 pub(super) const CTA_TILE: u64 = 4096;
 /// CTAs in a grid.
 const GRID_MAX: u64 = (1 << 31) - 1;
-
-/// Elements that a CTA walks over: `WALK` in kernels/include/walk.cuh.
-const fn cta_elements<T: Element>() -> u64 {
-    match T::TYPE {
-        ElementType::F32 => 4 * CTA_TILE,
-        ElementType::F16 | ElementType::Bf16 => 4 * CTA_TILE,
-    }
-}
 
 /// An argument by value.
 #[repr(transparent)]
@@ -171,17 +163,6 @@ impl<'a> Call<'a> {
     /// One CTA for each 4096 elements of each item.
     pub(super) fn launch_tiles<P: Pod>(&self, module: Module, kernel: &str, params: &P, items: &[Item]) -> Result<()> {
         self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, 0)
-    }
-
-    /// A kernel that walks over several tiles of gradients of type `T`: see `WALK` in kernels/include/walk.cuh.
-    pub(super) fn launch_walk<P: Pod, T: Element>(
-        &self,
-        module: Module,
-        kernel: &str,
-        params: &P,
-        items: &[Item],
-    ) -> Result<()> {
-        self.launch(module, kernel, params, items, |item| item.n.div_ceil(cta_elements::<T>()), THREADS, 0)
     }
 
     #[expect(clippy::too_many_arguments, reason = "private: what the public one divides, with the grid")]

@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::draw::DrawParams;
 use super::item::{Item as Row, Pointer};
-use super::launch::{Call, THREADS, check_slot, suffix};
+use super::launch::{CTA_TILE, Call, THREADS, check_slot, suffix};
 use super::memory::Reports;
 use super::modules::Module;
 use crate::backend::Memory;
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::numerics::constants::{CHUNK, domain};
 use crate::numerics::float::magnitude;
 use crate::op::quantize::{Item, Quantize, Rule, Threshold};
-use crate::op::{BlockSize, Draw, Element, Grouping};
+use crate::op::{BlockSize, Draw, Element, ElementType, Grouping};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceSlice;
 
@@ -70,6 +70,15 @@ const WARP_TILE: u64 = 1024;
 /// Warps of a CTA.
 const WARPS: u64 = 4;
 
+/// CTAs of the kernels that take several tiles each: `TILES` in kernels/include/quantize.cuh.
+fn ctas<T: Element>(row: &Row) -> u64 {
+    let tiles = match T::TYPE {
+        ElementType::F32 => 2,
+        ElementType::F16 | ElementType::Bf16 => 4,
+    };
+    row.n.div_ceil(tiles * CTA_TILE)
+}
+
 pub(super) fn quantize<T: Element>(
     cuda: &Cuda,
     op: &Quantize,
@@ -121,16 +130,16 @@ fn by_block<T: Element>(call: &Call<'_>, rule: Rule, block: BlockSize, rows: &[R
     let name = |kernel: &str| format!("quantize_block_{kernel}_{}", suffix::<T>());
     let threshold = |threshold, of_mean| {
         let params = BlocksThreshold { threshold, of_mean, block_shift, pad: 0 };
-        call.launch_walk::<_, T>(Module::Quantize, &name("threshold"), &params, rows)
+        call.launch(Module::Quantize, &name("threshold"), &params, rows, ctas::<T>, THREADS, 0)
     };
     match rule {
         Rule::Stochastic { draw, clip: None } => {
             let params = Blocks { draw: draws(call.cuda(), &draw), block_shift, pad: 0 };
-            call.launch_walk::<_, T>(Module::Quantize, &name("stochastic"), &params, rows)
+            call.launch(Module::Quantize, &name("stochastic"), &params, rows, ctas::<T>, THREADS, 0)
         }
         Rule::Stochastic { draw, clip: Some(c) } => {
             let params = BlocksClip { draw: draws(call.cuda(), &draw), sigmas: c.to_bits(), block_shift };
-            call.launch_walk::<_, T>(Module::Quantize, &name("clip"), &params, rows)
+            call.launch(Module::Quantize, &name("clip"), &params, rows, ctas::<T>, THREADS, 0)
         }
         Rule::Threshold(Threshold::Given(t)) => threshold(magnitude(t.to_bits()), 0),
         Rule::Threshold(Threshold::Mean(factor)) => threshold(magnitude(factor.to_bits()), 1),
@@ -183,7 +192,7 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
         if chunks > 1 { groups * slices } else { 0 }
     };
     call.launch(Module::Quantize, "group_combine", &params, &rows, joined, THREADS, 0)?;
-    call.launch_walk::<_, T>(Module::Quantize, &format!("group_codes_{}", suffix::<T>()), &params, &rows)?;
+    call.launch(Module::Quantize, &format!("group_codes_{}", suffix::<T>()), &params, &rows, ctas::<T>, THREADS, 0)?;
     if matches!(rule, Rule::Threshold(_)) {
         let params = Groups { kept: 1, ..params };
         let all = |row: &Row| shape(size, row.n).1 * slices;

@@ -99,6 +99,21 @@ mod tests {
         }
     }
 
+    /// A NaN keeps its sign and the upper bits of its payload, and becomes quiet: never Inf, whatever bits it had.
+    #[test]
+    fn nans_become_quiet() {
+        let cases = [
+            (0x7f80_0001, 0x7fc0, 0x7e00),
+            (0xffc0_2000, 0xffc0, 0xfe01),
+            (0x7fff_ffff, 0x7fff, 0x7fff),
+            (0x7fa0_0000, 0x7fe0, 0x7f00),
+            (0x7fc0_0000, 0x7fc0, 0x7e00),
+        ];
+        for (bits, bf16, f16) in cases {
+            assert_eq!((f32_to_bf16(bits), f32_to_f16(bits)), (bf16, f16), "{bits:08x}");
+        }
+    }
+
     #[test]
     fn narrowing_rounds_like_the_half_crate() {
         let mut x = 1u32;

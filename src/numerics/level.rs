@@ -133,6 +133,23 @@ mod tests {
         }
     }
 
+    /// The middle of a cell decides, not its lower edge: a remainder of 2 units under a mantissa of 255 is 512, which
+    /// lies between 2 k 255 and (2 k + 1) 255 for k = 1.
+    #[test]
+    fn a_draw_stands_for_the_middle_of_its_cell() {
+        let (v, s) = (0x3f7f_0002, 0x3f7f_0000);
+        assert_eq!([0, 1, 2].map(|k| round_level(v, s, k)), [2, 1, 1]);
+        assert_eq!([0, 1, 2].map(|k| round_level(v | 1 << 31, s, k)), [-2, -1, -1]);
+    }
+
+    #[test]
+    fn levels_and_read_out_by_hand() {
+        assert_eq!([2, 4, 8, 16].map(level_max), [1, 7, 127, 32_767]);
+        assert_eq!(read_out(2, 2f32.to_bits(), 3.0).to_bits(), 12f32.to_bits());
+        assert_eq!(read_out(-3, 0.5f32.to_bits(), 0.25).to_bits(), (-0.375f32).to_bits());
+        assert_eq!(read_out(0, 2f32.to_bits(), 3.0).to_bits(), 0);
+    }
+
     #[test]
     fn sums_out_of_range_are_refused() {
         assert_eq!(sum(1, 1f32.to_bits(), f32::NAN.to_bits()), None);

@@ -145,6 +145,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn planes_by_hand() {
+        assert_eq!(plane_words(&[1, -1, 0, 5, -7]), [0b01001, 0b10010]);
+        assert_eq!(plane_words(&[]), [0, 0]);
+        assert_eq!(plane_words(&[-1; 32]), [0, u32::MAX]);
+    }
+
+    /// Any level after any other, with the neighbours as they were.
+    #[test]
+    fn a_level_is_overwritten_alone() {
+        for bits in [2u32, 4, 8, 16] {
+            let max = super::super::level::level_max(bits) as i32;
+            for around in [-max, -1, 0, 1, max] {
+                let mut w = vec![0; words(64, bits)];
+                (0..64).for_each(|i| set_level(&mut w, bits, i, around));
+                for i in [0, 1, 31, 32, 63] {
+                    for to in [max, -max, 0, 1, -1, around] {
+                        set_level(&mut w, bits, i, to);
+                        assert!((0..64).all(|j| level(&w, bits, j) == if i == j { to } else { around }));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn fields_round_trip() {
         for bits in [2u32, 4, 8, 16] {
             let max = super::super::level::level_max(bits) as i32;

@@ -128,6 +128,21 @@ pub const fn nonzero_words(a: [u32; 2]) -> u32 {
 mod tests {
     use super::*;
 
+    /// Bit by bit, invalid pairs (both bits set) included: they are neither equal nor opposite to anything.
+    #[test]
+    fn words_trit_by_trit() {
+        let words = [0u32, u32::MAX, 0x0f0f_3355, 0xf00f_cc01, 0x8000_0001];
+        let trit = |w: [u32; 2], i: u32| (w[0] >> i & 1) as i32 - (w[1] >> i & 1) as i32;
+        let pairs = || words.iter().flat_map(|p| words.map(|m| [*p, m]));
+        for a in pairs() {
+            assert_eq!(nonzero_words(a), (0..32).filter(|i| trit(a, *i) != 0).count() as u32, "{a:x?}");
+            for b in pairs() {
+                let want: i32 = (0..32).map(|i| trit(a, i) * trit(b, i)).sum();
+                assert_eq!(dot_words(a, b), want, "{a:x?} {b:x?}");
+            }
+        }
+    }
+
     #[test]
     fn rounds_once_to_nearest_even() {
         for (terms, want) in [

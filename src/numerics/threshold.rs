@@ -241,6 +241,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn thresholds_and_means_by_hand() {
+        let two = Sum { total: 2 << 19, exponent: 127, count: 1 };
+        assert_eq!(two.mean(), 2f32.to_bits());
+        assert_eq!(relative(&two, 0.75f32.to_bits()), 1.5f32.to_bits());
+        // A mean far below its unit: 3 2^-60 units of 2^54.
+        assert_eq!(Sum { total: 3, exponent: 200, count: 1 << 60 }.mean(), 2f32.powi(-5).to_bits() + (1 << 22));
+    }
+
+    #[test]
+    fn moments_by_hand() {
+        // 2.0 and -1.0 against the exponent of 2.0: 2^14 and -2^13.
+        let chunk = Moments::of_chunk(&[2f32.to_bits(), (-1f32).to_bits(), 0]);
+        let (first, second) = ((1 << 14) - (1 << 13), (1 << 28) + (1 << 26));
+        assert_eq!(chunk, Moments { first, second, exponent: 128, count: 3 });
+        // Far smaller chunks: the first moment is floored, to -1 where it is negative; the second vanishes.
+        let small = |first, exponent| Moments { first, second: 100, exponent, count: 1 };
+        let large = Moments { first: 8, second: 64, exponent: 200, count: 1 };
+        for exponent in [1, 100, 136, 137, 160] {
+            let sum = Moments::of_chunks(&[small(-5, exponent), large, small(5, exponent)]);
+            assert_eq!(sum, Moments { first: 7, second: 64, exponent: 200, count: 3 });
+        }
+        let near = Moments::of_chunks(&[small(-5, 199), large]);
+        assert_eq!(near, Moments { first: 5, second: 89, exponent: 200, count: 2 });
+    }
+
+    #[test]
     fn mean_is_the_truncated_quotient() {
         for (total, count, exponent) in
             [(1u64, 3u64, 127u32), (1 << 56, 7, 140), (12_345_678_901, 4096, 90), (5, 1, 60)]

@@ -19,8 +19,12 @@ pub(crate) const FORMATS: [Format; 5] = [
     Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.5 } },
 ];
 
-/// Lengths of the tensors: more than one tile of work, a part of a block, a single element.
-const LENGTHS: [usize; 4] = [150_001, 4096, 77, 1];
+/// Lengths of the tensors: more than one tile of work, a part of a block, a single element. `TRIGRAD_SMALL`: for
+/// checkers that run everything many times slower.
+fn lengths() -> [usize; 4] {
+    [if std::env::var_os("TRIGRAD_SMALL").is_some() { 5001 } else { 150_001 }, 4096, 77, 1]
+}
+
 const STEPS: u32 = 5;
 const MICRO_BATCHES: u32 = 4;
 /// The window that has a NaN in it.
@@ -99,11 +103,12 @@ impl<B: Backend, T: Element> Parameter<B, T> {
 
 /// Trains, and digests everything that each step leaves behind: weights, moments, levels, scales, reports, norms.
 pub(crate) fn train<B: Backend + Clone>(backend: &B, format: Format, adam: bool) -> Result<Vec<Digest>> {
-    let specs: Vec<Spec> = LENGTHS.iter().enumerate().map(|(i, n)| Spec::new(format!("t{i}"), [*n])).collect();
+    let lengths = lengths();
+    let specs: Vec<Spec> = lengths.iter().enumerate().map(|(i, n)| Spec::new(format!("t{i}"), [*n])).collect();
     let block = BlockSize::new(128)?;
     let mut sum = Accumulator::new(backend.clone(), &specs, Config { format, block, seed: 99, ..Config::default() })?;
-    let mut wide = [Parameter::<B, f32>::new(backend, LENGTHS[0])?, Parameter::new(backend, LENGTHS[2])?];
-    let mut narrow = [Parameter::<B, bf16>::new(backend, LENGTHS[1])?, Parameter::new(backend, LENGTHS[3])?];
+    let mut wide = [Parameter::<B, f32>::new(backend, lengths[0])?, Parameter::new(backend, lengths[2])?];
+    let mut narrow = [Parameter::<B, bf16>::new(backend, lengths[1])?, Parameter::new(backend, lengths[3])?];
     let mut digests = Vec::new();
     for step in 0..STEPS {
         let mut digest = Digest::new();
@@ -119,7 +124,7 @@ pub(crate) fn train<B: Backend + Clone>(backend: &B, format: Format, adam: bool)
             };
             let mut first = gradient(0);
             if (step, micro_batch) == (MARKED, 1) {
-                first[70_000] = f32::NAN;
+                first[lengths[0] / 2] = f32::NAN;
             }
             let half: Vec<bf16> = gradient(1).into_iter().map(bf16::from_f32).collect();
             let small: Vec<f16> = gradient(2).into_iter().map(f16::from_f32).collect();

@@ -58,9 +58,9 @@ fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: AdaptiveWork<'_
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[expect(clippy::needless_pass_by_value, reason = "work holds the outputs: whoever does it takes it")]
 fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize>(w: AdaptiveWork<'_, T>) -> Report {
-    let AdaptiveWork { x, levels, scales, mut first, rule } = w;
-    let size = rule.block;
+    let (rule, size) = (w.rule, w.rule.block);
     let mut report = Report::default();
     let generator = Generator::new(&rule.at, one(BITS));
     let weight = _mm512_set1_ps(f32::from_bits(rule.weight));
@@ -75,12 +75,13 @@ fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize
     };
     // A load whose address equals that of a recent store but for the page waits for it: keep the sums just below the
     // gradient in that sense, not just above.
-    if p.sums.as_ptr().addr().wrapping_sub(x.as_ptr().addr()) % 4096 < 2048 {
+    if p.sums.as_ptr().addr().wrapping_sub(w.x.as_ptr().addr()) % 4096 < 2048 {
         p.skip = HALF_PAGE;
     }
-    let (x, fields) = (x.as_chunks::<GROUP>().0, levels.as_chunks_mut::<BITS>().0);
+    let (x, fields) = (w.x.as_chunks::<GROUP>().0, w.levels.as_chunks_mut::<BITS>().0);
     let (groups, blocks) = (part(size) / GROUP, part(size) / size);
-    let parts = x.chunks(groups).zip(fields.chunks_mut(groups)).zip(scales.chunks_mut(blocks));
+    let parts = x.chunks(groups).zip(fields.chunks_mut(groups)).zip(w.scales.chunks_mut(blocks));
+    let mut first = w.first;
     for ((x, fields), scales) in parts {
         spread_scales(scales, size, &mut p.lanes[..x.len() / LANES]);
         let group = (first / GROUP as u64) as u32;
@@ -334,8 +335,8 @@ fn store_levels<const BITS: usize>(words: &mut [u32; BITS], [a, b]: [__m512i; 2]
     } else if let Some(words) = words.first_chunk_mut::<4>() {
         let low = _mm256_and_si256(bytes, _mm256_set1_epi8(15));
         let pairs = _mm256_maddubs_epi16(low, _mm256_set1_epi16(0x1001)); // first + 16 second
-        let packed = _mm256_cvtepi16_epi8(pairs);
+        let pairs = _mm256_cvtepi16_epi8(pairs);
         // SAFETY: `words` is 16 bytes.
-        unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), packed) }
+        unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), pairs) }
     }
 }
