@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that can be checked on this machine. Installs what it needs and does not find:
-# a software Vulkan driver (Debian packages) and a CUDA compiler (Python wheels).
+# a software Vulkan driver and valgrind (Debian packages) and a CUDA compiler (Python wheels).
 #
 #   scripts/test.sh            all of it
-#   scripts/test.sh cpu|wgpu|cuda|docs|example   one part
+#   scripts/test.sh cpu|callgrind|wgpu|cuda|docs|example   one part
 #
 # TRIGRAD_NO_INSTALL=1: install nothing; parts whose tools are missing fail.
 set -euo pipefail
@@ -21,6 +21,11 @@ if wants cpu; then
   cargo clippy --lib --no-default-features -- -D warnings
   step "tests: CPU and candle"
   cargo test --features testing
+fi
+
+if wants callgrind; then
+  step "instructions of the hot loops"
+  scripts/callgrind.sh
 fi
 
 if wants wgpu; then
