@@ -26,7 +26,7 @@ for t in "${targets[@]}"; do
     # The smallest files first, 48 of them: the rest grows again in seconds.
     # Inputs of past findings have names of their own, and stay.
     find "fuzz/corpus/$t" -type f -regextype egrep -regex '.*/[0-9a-f]{40}' -delete
-    find "fuzz/target/small/$t" -type f -printf '%s %p\n' | sort -n | head -48 | cut -d' ' -f2- |
+    find "fuzz/target/small/$t" -type f -printf '%s %p\n' | sort -n | sed -n '1,48p' | cut -d' ' -f2- |
       while read -r f; do cp "$f" "fuzz/corpus/$t/"; done
     echo "$t: $(find "fuzz/corpus/$t" -type f | wc -l) inputs"
   else
