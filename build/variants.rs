@@ -25,7 +25,7 @@ pub(crate) const SHADERS: &[(&str, &[Axis])] = &[
     ("accumulate_merge", &[COUNTS]),
     ("accumulate_window", &[]),
     ("check", &[ELEMENT, VECTOR, SOFT]),
-    ("copy", &[]),
+    ("copy", &[VECTOR]),
     ("dequantize", &[ELEMENT, VECTOR]),
     ("pack", &[]),
     ("pack_convert", &[&["SPLIT", "JOIN", "TO_FIELDS", "TO_PLANES"]]),
@@ -34,7 +34,9 @@ pub(crate) const SHADERS: &[(&str, &[Axis])] = &[
     ("quantize", &[ELEMENT, VECTOR, INT64, SUBGROUP]),
     ("quantize_groups", &[ELEMENT, VECTOR, &["ABOVE", ""], INT64]),
     ("quantize_rules", &[&["LARGEST", "MOMENTS", "SUM", "ABOVE"], &["WIDE", ""]]),
+    ("quantize_staged", &[&["F32"], &["VECTOR"], INT64, &["SUBGROUP"]]),
     ("quantize_sums", &[ELEMENT, VECTOR, &["LARGEST", "MOMENTS", "SUM", "ABOVE"]]),
     ("read_out", &[ELEMENT, VECTOR, ALL_BITS, SOFT]),
+    ("update", &[&["F32", "BF16"], &["BITS2", "BITS4", "BITS8", "BITS16", "DENSE"], &["SGD", ""], INT64, SOFT]),
     ("reduce", &[&["COUNT", "DOT", ""], ALL_BITS]),
 ];

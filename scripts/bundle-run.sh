@@ -19,9 +19,11 @@ mkdir -p "$results"
 # CUDA's libraries (cuBLAS, cuRAND, NVRTC): only the parts with candle need them.
 for d in /usr/local/cuda*/lib64 /usr/lib/x86_64-linux-gnu \
   $(python3 -c 'import sys, glob; print(*[g for p in sys.path for g in glob.glob(p + "/nvidia/*/lib")])' 2>/dev/null); do
-  if ls "$d"/libcublas.so* "$d"/libnvrtc.so* "$d"/libcurand.so* >/dev/null 2>&1; then
-    export LD_LIBRARY_PATH="$d:${LD_LIBRARY_PATH:-}"
-  fi
+  for library in cublas nvrtc curand cudart; do
+    ls "$d/lib$library.so"* >/dev/null 2>&1 || continue
+    export LD_LIBRARY_PATH="$d${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    break
+  done
 done
 export TRIGRAD_REQUIRE_CUDA=1 TRIGRAD_REQUIRE_WGPU=1
 if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L | grep -q GPU; then
@@ -62,10 +64,12 @@ if part sanitize; then
   done
 fi
 if part bench; then
-  for b in bench/cuda bench/wgpu; do
+  for b in bench/cuda bench/training bench/wgpu; do
     [ -x "$b" ] || continue
     echo "== $b"
-    "$b" --json "$results/$(basename "$b").json" "$@"
+    own=()
+    [ "$b" = bench/cuda ] && own=("$@")
+    "$b" --json "$results/$(basename "$b").json" "${own[@]}"
     record $? "$b"
   done
 fi

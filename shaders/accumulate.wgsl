@@ -2,7 +2,7 @@
 //
 // Mirrors: src/numerics/{draw,level,scale}.rs.
 // Launch: a thread a group of 32 elements, 128 threads a workgroup; a block is 1 to 128 threads.
-// Buffers: x, n elements; levels, 2, 4 or 8 words a group, read and written; scales, 1 half-word a block, read and
+// Buffers: x, n elements; levels, 2, 4 or 8 words a group, read and written; scales, 1 gathered-word a block, read and
 // written; reports.
 // Invariants: |sum| <= l_max s', so every level fits its field; fields past n stay 0.
 // Determinism: cross-backend.
@@ -32,11 +32,20 @@ const L_MAX: u32 = 1u;
 #if BITS4
 const WORDS: u32 = 4u;
 const L_MAX: u32 = 7u;
+const TOPS: u32 = 0x88888888u;
+const GATHER: f32 = 0x1.01111p23f;
+const EDGE: f32 = 0.5f - 0x1.4p-18f;
 #end
 #if BITS8
 const WORDS: u32 = 8u;
 const L_MAX: u32 = 127u;
+const TOPS: u32 = 0x80808080u;
+const GATHER: f32 = 0x1.0101p23f;
+const EDGE: f32 = 0.5f - 0x1p-19f;
 #end
+// Under smaller scales |l s| stays below 2^104, so a product out of range brings its sum to 2^125 and more.
+const SCALE_LARGE: u32 = 0x70000000u;
+const SUM_CLOSE: u32 = 0x7e000000u;
 
 fn load_levels(g: u32) -> array<u32, WORDS> {
     let at = params.words + WORDS * g;
@@ -148,7 +157,10 @@ fn main(
         old = load_scale(g >> params.shift);
         e = load_weighted(g);
         var w = load_levels(g);
-        var largest = 0u;
+        var careful = old >= SCALE_LARGE;
+#if SOFT
+        flush(&e);
+#end
 #for i 0 32
         {
 #if BITS2
@@ -160,14 +172,19 @@ fn main(
 #if BITS8
             let l = bitcast<i32>(w[$i / 4] << (24u - 8u * ($iu % 4u))) >> 24u;
 #end
-            largest = max(largest, e[$i] & 0x7fffffffu);
+#if SOFT
+            careful = careful || out_of_range(e[$i] & 0x7fffffffu);
             e[$i] = add(l, old, e[$i]);
+#else
+            e[$i] = bitcast<u32>(f32(l) * bitcast<f32>(old) + bitcast<f32>(e[$i]));
+#end
             m = max(m, e[$i] & 0x7fffffffu);
         }
 #end
-        if (max(largest, m) >= RANGE_LIMIT) {
+        if (careful || m >= SUM_CLOSE) {
             var found = 0u;
-            for (var i = 0u; i < 32u; i++) {
+            // From a zero that no compiler knows: unrolled, this rare loop would be most of the shader.
+            for (var i = params.zero; i < 32u; i++) {
                 let sum = sum_element(g, i, old);
                 found |= select(0u, 1u << i, sum.found);
 #for j 0 32
@@ -188,53 +205,79 @@ fn main(
         return;
     }
 
-    // The estimate of trit.wgsl for levels: c = floor(|v| / s) from an approximate reciprocal; the remainder
-    // r = |v| - c s is exact, so it tells whether c is right; the sign of u s - r decides the rest.
     let words = group_words(g);
     let draws = expand(words);
     let one = 0x3f800000u | shared_bits(words);
     let scale = guess_scale(s);
-    let inverse = 1.0f / scale;
-    var closest = scale;
-    var lowest = scale;
-    var highest = 0.0f;
     var w: array<u32, WORDS>;
-#for i 0 32
-    {
-        let a = bitcast<f32>(e[$i] & 0x7fffffffu);
-        let c = floor(a * inverse);
-#if BITS8
-        let r = bitcast<f32>(bitcast<u32>(a - c * scale) ^ params.zero);
-#else
-        let r = a - c * scale;
-#end
-        let k = (select(draws[$i / 2] << 8u, draws[$i / 2] >> 8u, $i % 2 == 1) & 0x7fff00u) | one;
-        let d = (bitcast<f32>(k) - 0x0.ffffffp0f) * scale - r;
-        closest = min(closest, abs(d));
-        lowest = min(lowest, r);
-        highest = max(highest, r);
-        let l = (bitcast<u32>(c + 0x1p23f) & 0xffu) + (bitcast<u32>(d) >> 31u);
-        let minus = e[$i] >> 31u;
 #if BITS2
-        w[0] |= (l & (1u - minus)) << $iu;
-        w[1] |= (l & minus) << $iu;
+    var closest = scale;
+    var kept = 0u;
+    var signs = 0u;
+    var d = 0.0f;
+#for p 0 16
+    d = guess(((draws[15 - $p] >> 8u) & 0x7fff00u) | one, scale, e[31 - 2 * $p]);
+    closest = min(closest, abs(d));
+    kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
+    signs = (signs << 1u) | (e[31 - 2 * $p] >> 31u);
+    d = guess(((draws[15 - $p] << 8u) & 0x7fff00u) | one, scale, e[30 - 2 * $p]);
+    closest = min(closest, abs(d));
+    kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
+    signs = (signs << 1u) | (e[30 - 2 * $p] >> 31u);
 #end
+    w[0] = kept & ~signs;
+    w[1] = kept & signs;
+    let unsure = closest <= guess_margin(scale);
+#else
+    // The level is the integer next to |v| / s + 1/2 - u. Its estimate t is off by at most 2^-18.1 at 4 bits, where
+    // the quotient may be 7 and 1 / s be wrong by 2.5 units in the last place; at 8 bits the quotient's integer part
+    // goes first, leaving an exact remainder, and what is left is off by less than 2^-21. Where t is not that close
+    // to the middle between two integers, the nearest one is right, however the compiler groups or rounds.
+    // Fields gather in floats, half a word above 2^23: exact integers.
+    let inverse = 1.0f / scale;
+    var edge = 0.0f;
+    var gathered = 0.0f;
+#for i 0 32
 #if BITS4
-        w[$i / 8] |= ((l ^ (0u - minus)) + minus & 0xfu) << (4u * ($iu % 8u));
+    gathered = select(gathered, GATHER, $i % 4 == 0);
+#else
+    gathered = select(gathered, GATHER, $i % 2 == 0);
 #end
-#if BITS8
-        w[$i / 4] |= ((l ^ (0u - minus)) + minus & 0xffu) << (8u * ($iu % 4u));
+    {
+        let k = (select(draws[$i / 2] << 8u, draws[$i / 2] >> 8u, $i % 2 == 1) & 0x7fff00u) | one;
+        let a = bitcast<f32>(e[$i] & 0x7fffffffu);
+#if BITS4
+        let t = a * inverse + (1.5f - bitcast<f32>(k));
+        let l = round(t);
+        edge = max(edge, abs(t - l));
+        gathered += bitcast<f32>(bitcast<u32>(l) ^ (e[$i] & 0x80000000u)) * f32(1u << (4u * ($iu % 4u)));
+#else
+        let c = round(a * inverse);
+        let r = bitcast<f32>(bitcast<u32>(a - c * scale) ^ params.zero);
+        let t = r * inverse + (1.5f - bitcast<f32>(k));
+        let up = round(t);
+        edge = max(edge, abs(t - up));
+        gathered += bitcast<f32>(bitcast<u32>(c + up) ^ (e[$i] & 0x80000000u)) * f32(1u << (8u * ($iu % 2u)));
 #end
     }
-#end
-    // With the remainder used as it comes, an estimate may be off by (c + 1) 2^-23 s where a compiler regroups.
 #if BITS4
-    let margin = scale * 0x1p-18f;
+    w[$i / 8] |= select(0u, (bitcast<u32>(gathered) & 0xffffu) << (16u * ($iu / 4u % 2u)), $i % 4 == 3);
 #else
-    let margin = guess_margin(scale);
+    w[$i / 4] |= select(0u, (bitcast<u32>(gathered) & 0xffffu) << (16u * ($iu / 2u % 2u)), $i % 2 == 1);
 #end
-    if (closest <= margin || lowest < 0.0f || highest >= scale || params.exact != 0u) {
-        for (var i = 0u; i < 32u; i++) {
+#end
+#for i 0 4
+    w[$i] ^= TOPS;
+#end
+#if BITS8
+#for i 4 8
+    w[$i] ^= TOPS;
+#end
+#end
+    let unsure = !(edge < EDGE);
+#end
+    if (unsure || params.exact != 0u) {
+        for (var i = params.zero; i < 32u; i++) {
             let l = round_level(sum_element(g, i, old).v, s, draw(words, i));
 #if BITS2
             w[0] = insertBits(w[0], u32(l > 0), i, 1u);

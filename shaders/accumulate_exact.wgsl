@@ -45,6 +45,7 @@ fn main(
     if (live) {
         s = scale_at(g >> params.shift);
         e = load_weighted(g);
+        flush(&e);
 #for i 0 32
         m = max(m, e[$i] & 0x7fffffffu);
 #end
@@ -97,7 +98,7 @@ fn main(
     kept = select(kept, 0u, s == 0u);
     if (closest <= guess_margin(scale) || params.exact != 0u) {
         kept = 0u;
-        for (var i = 0u; i < 32u; i++) {
+        for (var i = params.zero; i < 32u; i++) {
             let p = weighted_element(32u * g + i);
             let used = select(magnitude(p), 0u, out_of_range(magnitude(p)));
             kept |= select(0u, 1u << i, keep(used, s, draw(w, i)));

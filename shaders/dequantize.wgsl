@@ -33,5 +33,27 @@ fn main(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    store_unit(workgroup_index(id, count) * 128u + lane);
+    let t = workgroup_index(id, count) * 128u + lane;
+#if VECTOR
+    if (whole_unit(t)) {
+        let first = UNIT * t;
+        let at = params.words + first / 32u * 2u;
+        let plus = words[at] >> (first % 32u);
+        let minus = words[at + 1u] >> (first % 32u);
+        let kept = plus ^ minus;
+        let scale = scale_at(group_of(first));
+        var e: array<u32, UNIT>;
+#for i 0 4
+        e[$i] = select(0u, scale ^ (((minus >> $iu) & 1u) << 31u), ((kept >> $iu) & 1u) == 1u);
+#end
+#if !F32
+#for i 4 8
+        e[$i] = select(0u, scale ^ (((minus >> $iu) & 1u) << 31u), ((kept >> $iu) & 1u) == 1u);
+#end
+#end
+        store_whole(t, e);
+        return;
+    }
+#end
+    store_unit(t);
 }

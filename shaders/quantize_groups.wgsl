@@ -44,7 +44,7 @@ fn main(
         kept |= select(0u, 1u << $iu, above(e[$i] & 0x7fffffffu, limit));
 #end
     } else {
-        for (var i = 0u; i < 32u; i++) {
+        for (var i = params.zero; i < 32u; i++) {
             let m = element(32u * g + i) & 0x7fffffffu;
             let used = select(m, 0u, m < MIN_NORMAL || out_of_range(m));
             kept |= select(0u, 1u << i, above(used, rules[2u * (params.other + group_of(min(32u * g + i, last))) + 1u]));
@@ -75,7 +75,7 @@ fn main(
     if (again) {
         kept = 0u;
         clipped = 0u;
-        for (var i = 0u; i < 32u; i++) {
+        for (var i = params.zero; i < 32u; i++) {
             let rule = 2u * (params.other + group_of(min(32u * g + i, last)));
             let m = element(32u * g + i) & 0x7fffffffu;
             let used = select(m, 0u, m < MIN_NORMAL || out_of_range(m));

@@ -2,6 +2,7 @@
 //
 // Mirrors: src/numerics/threshold.rs (Sum::of_chunk, Moments::of_chunk).
 // Launch: a workgroup of 128 threads a chunk, up to 4096 elements from the group's first.
+// With VECTOR every chunk begins on 16 bytes. A thread takes 32 elements, PER side by side in every 128 PER.
 // Buffers: x, n elements, whole chunks; records, 8 words a chunk, written: maximum, total, count, first moment,
 // second moment in two parts; rules, 2 words a group, read with ABOVE; reports.
 // Determinism: cross-backend; integer sums have no order.
@@ -19,6 +20,65 @@ var<workgroup> above: atomic<u32>;
 var<workgroup> first: atomic<u32>;
 var<workgroup> second_low: atomic<u32>;
 var<workgroup> second_high: atomic<u32>;
+
+#if VECTOR
+#if F32
+const PER: u32 = 4u;
+#else
+const PER: u32 = 8u;
+#end
+#else
+const PER: u32 = 1u;
+#end
+
+// A thread's 32 elements of a chunk, zeros past its end.
+fn load_share(start: u32, length: u32, lane: u32) -> array<u32, 32> {
+    var e: array<u32, 32>;
+    if (length == 0u) {
+        return e;
+    }
+#if VECTOR
+    let base = (params.x + start) / PER;
+    let last = (params.x + start + length - 1u) / PER;
+#if F32
+#for i 0 8
+    {
+        let v = x[min(base + 128u * $iu + lane, last)];
+#for c 0 4
+        e[4 * $i + $c] = v[$c];
+#end
+    }
+#end
+#else
+#for i 0 4
+    {
+        let v = x[min(base + 128u * $iu + lane, last)];
+#for c 0 4
+#if BF16
+        e[8 * $i + 2 * $c] = v[$c] << 16u;
+        e[8 * $i + 2 * $c + 1] = v[$c] & 0xffff0000u;
+#else
+        e[8 * $i + 2 * $c] = widen(v[$c] & 0xffffu);
+        e[8 * $i + 2 * $c + 1] = widen(v[$c] >> 16u);
+#end
+#end
+    }
+#end
+#end
+    if (length < 4096u) {
+#for i 0 32
+        e[$i] = select(0u, e[$i], ($iu / PER * 128u + lane) * PER + $iu % PER < length);
+#end
+    }
+#else
+#for i 0 32
+    if ($iu * 128u + lane < length) {
+        e[$i] = element(start + $iu * 128u + lane);
+    }
+#end
+#end
+    return e;
+}
 
 @compute @workgroup_size(128)
 fn main(
@@ -42,15 +102,26 @@ fn main(
     let start = row * params.cols + within;
     // The last group may be short.
     let length = select(0u, min(min(CHUNK, params.cols - within), params.n - start), chunk < params.count);
+    var e = load_share(start, length, lane);
     var m = 0u;
-    for (var i = lane; i < length; i += 128u) {
-        let a = element(start + i) & 0x7fffffffu;
-        if (out_of_range(a)) {
-            if (params.mode != 0u) {
-                report_found(1u, start + i);
+#for i 0 32
+    m = max(m, e[$i] & 0x7fffffffu);
+#end
+    if (m >= RANGE_LIMIT) {
+        var found = 0u;
+        m = 0u;
+#for i 0 32
+        if (out_of_range(e[$i] & 0x7fffffffu)) {
+            found |= 1u << $iu;
+            e[$i] = 0u;
+        }
+        m = max(m, e[$i] & 0x7fffffffu);
+#end
+        for (var i = params.zero; i < 32u / PER && params.mode != 0u; i++) {
+            let here = (found >> (PER * i)) & ((1u << PER) - 1u);
+            if (here != 0u) {
+                report_found(here, start + (128u * i + lane) * PER);
             }
-        } else {
-            m = max(m, a);
         }
     }
     atomicMax(&largest, m);
@@ -61,14 +132,14 @@ fn main(
     var sum = 0u;
     var low = 0u;
     var high = 0u;
-    for (var i = lane; i < length; i += 128u) {
-        let e = element(start + i);
-        let a = e & 0x7fffffffu;
-        let q = fixed(select(a, 0u, out_of_range(a)), exponent, SQUARE_BITS);
-        sum += select(q, 0u - q, (e >> 31u) == 1u);
+#for i 0 32
+    {
+        let q = fixed(e[$i] & 0x7fffffffu, exponent, SQUARE_BITS);
+        sum += select(q, 0u - q, (e[$i] >> 31u) == 1u);
         low += (q * q) & 0xffffu;
         high += (q * q) >> 16u;
     }
+#end
     atomicAdd(&first, sum);
     atomicAdd(&second_low, low);
     atomicAdd(&second_high, high);
@@ -76,13 +147,14 @@ fn main(
 #if SUM|ABOVE
     let exponent = chunk_exponent(max);
     var sum = 0u;
-    var taken = 0u;
 #if ABOVE
+    var taken = 0u;
     let limit = select(rules[2u * (params.other + row) + 1u], params.limit, params.head != 0u);
 #end
-    for (var i = lane; i < length; i += 128u) {
-        let a = element(start + i) & 0x7fffffffu;
-        let b = select(a, 0u, out_of_range(a) || a < MIN_NORMAL);
+#for i 0 32
+    {
+        let a = e[$i] & 0x7fffffffu;
+        let b = select(a, 0u, a < MIN_NORMAL);
 #if ABOVE
         if (b > limit) {
             sum += fixed(b, exponent, SUM_BITS);
@@ -90,18 +162,20 @@ fn main(
         }
 #else
         sum += fixed(b, exponent, SUM_BITS);
-        taken += 1u;
 #end
     }
+#end
     atomicAdd(&total, sum);
+#if ABOVE
     atomicAdd(&above, taken);
+#end
 #end
     workgroupBarrier();
     if (lane == 0u && chunk < params.count) {
         let at = 8u * (params.row + chunk);
         records[at] = max;
         records[at + 1u] = atomicLoad(&total);
-#if MOMENTS
+#if MOMENTS|SUM
         records[at + 2u] = length;
 #else
         records[at + 2u] = atomicLoad(&above);

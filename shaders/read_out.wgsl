@@ -8,6 +8,7 @@
 #include dispatch
 #include groups
 #include level
+#include level_at
 #include scales_read
 #include output
 @group(0) @binding(1) var<storage, read> levels: array<u32>;
@@ -20,27 +21,79 @@
 @group(0) @binding(4) var<storage, read> guards: array<u32>;
 var<private> guarded: bool;
 
-fn level_at(i: u32) -> i32 {
+#if VECTOR
+// The levels of unit t.
+fn levels_of(t: u32) -> array<i32, UNIT> {
+    let first = UNIT * t;
+    var l: array<i32, UNIT>;
 #if BITS2
-    let at = params.words + i / 32u * 2u;
-    return i32((levels[at] >> (i % 32u)) & 1u) - i32((levels[at + 1u] >> (i % 32u)) & 1u);
+    let at = params.words + first / 32u * 2u;
+    let plus = levels[at] >> (first % 32u);
+    let minus = levels[at + 1u] >> (first % 32u);
+#for i 0 4
+    l[$i] = i32((plus >> $iu) & 1u) - i32((minus >> $iu) & 1u);
+#end
+#if !F32
+#for i 4 8
+    l[$i] = i32((plus >> $iu) & 1u) - i32((minus >> $iu) & 1u);
+#end
+#end
 #end
 #if BITS4
-    return extractBits(bitcast<i32>(levels[params.words + i / 8u]), 4u * (i % 8u), 4u);
+    let w = levels[params.words + first / 8u] >> (4u * (first % 8u));
+#for i 0 4
+    l[$i] = bitcast<i32>(w << (28u - 4u * $iu)) >> 28u;
+#end
+#if !F32
+#for i 4 8
+    l[$i] = bitcast<i32>(w << (28u - 4u * $iu)) >> 28u;
+#end
+#end
 #end
 #if BITS8
-    return extractBits(bitcast<i32>(levels[params.words + i / 4u]), 8u * (i % 4u), 8u);
+    let at = params.words + first / 4u;
+    let w = levels[at];
+#for i 0 4
+    l[$i] = bitcast<i32>(w << (24u - 8u * $iu)) >> 24u;
+#end
+#if !F32
+    let v = levels[at + 1u];
+#for i 0 4
+    l[4 + $i] = bitcast<i32>(v << (24u - 8u * $iu)) >> 24u;
+#end
+#end
 #end
 #if BITS16
-    return extractBits(bitcast<i32>(levels[params.words + i / 2u]), 16u * (i % 2u), 16u);
+    let at = params.words + first / 2u;
+#for j 0 2
+    let w$j = levels[at + $ju];
+    l[2 * $j] = bitcast<i32>(w$j << 16u) >> 16u;
+    l[2 * $j + 1] = bitcast<i32>(w$j) >> 16u;
 #end
+#if !F32
+#for j 2 4
+    let w$j = levels[at + $ju];
+    l[2 * $j] = bitcast<i32>(w$j << 16u) >> 16u;
+    l[2 * $j + 1] = bitcast<i32>(w$j) >> 16u;
+#end
+#end
+#end
+    return l;
 }
+#end
 
 fn out_element(i: u32) -> u32 {
     if (guarded) {
         return 0x7fffffffu;
     }
     return read_level(level_at(i), scale_at(group_of(i)), params.weight);
+}
+
+// (l s) factor where it is 0 or far from what floats leave open.
+fn quick(l: i32, s: u32) -> u32 {
+    let v = value(l, s) ^ params.zero;
+    let r = bitcast<u32>(bitcast<f32>(v) * bitcast<f32>(params.weight));
+    return select(r, (bitcast<u32>(l) ^ params.weight) & 0x80000000u, l == 0 || s == 0u);
 }
 
 @compute @workgroup_size(128)
@@ -50,5 +103,30 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     guarded = params.mode != 0u && (guards[4u * params.slot] | guards[4u * params.slot + 1u]) != 0u;
-    store_unit(workgroup_index(id, count) * 128u + lane);
+    let t = workgroup_index(id, count) * 128u + lane;
+#if VECTOR
+#if !SOFT
+    if (whole_unit(t) && !guarded) {
+        let s = scale_at(group_of(UNIT * t));
+        // With |l| below 2^15 and the product of scale and factor from 2^-120 to 2^100, nothing comes near a
+        // subnormal or Inf; a scale of 0 is as good.
+        let exponent = (s >> 23u) + ((params.weight >> 23u) & 0xffu);
+        if (s == 0u || (s < 0x70000000u && exponent >= 134u && exponent < 354u)) {
+            let l = levels_of(t);
+            var e: array<u32, UNIT>;
+#for i 0 4
+            e[$i] = quick(l[$i], s);
+#end
+#if !F32
+#for i 4 8
+            e[$i] = quick(l[$i], s);
+#end
+#end
+            store_whole(t, e);
+            return;
+        }
+    }
+#end
+#end
+    store_unit(t);
 }

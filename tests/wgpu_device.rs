@@ -300,6 +300,130 @@ fn limits_and_ranges_are_refused_with_fields() {
     assert_eq!(gpu.download(Wgpu::view(&gpu.upload(&[1u32, 2, 3]).unwrap())).unwrap(), [1, 2, 3]);
 }
 
+/// An adapter of the same kind as `like` whose instance allows only this share of memory, in percent.
+fn cramped(like: &Wgpu, percent: u8) -> Option<Wgpu> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(percent);
+    let instance = wgpu::Instance::new(descriptor);
+    let adapters = ready(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+    let adapter = adapters.into_iter().find(|a| a.get_info().name == like.adapter().name)?;
+    let limits = wgpu::Limits { max_buffer_size: adapter.limits().max_buffer_size, ..wgpu::Limits::default() };
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..wgpu::DeviceDescriptor::default() };
+    let (device, queue) = ready(adapter.request_device(&descriptor)).ok()?;
+    Wgpu::from_device(device, queue).ok()
+}
+
+/// The output of a future that wgpu has ready at once.
+fn ready<F: Future>(future: F) -> F::Output {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("the future waits"),
+    }
+}
+
+/// Memory that is refused is an error with fields; what was there stays, and the device goes on.
+#[test]
+fn out_of_memory() {
+    let Some(own) = device(&Options::default()) else { return };
+    let Some(gpu) = cramped(&own, 2) else { panic!("no second device on {}", own.adapter().name) };
+    let x = gpu.upload(&gradient(1000)).unwrap();
+    let before = gpu.download(Wgpu::view(&x)).unwrap();
+    let most = usize::try_from(gpu.device().limits().max_buffer_size).unwrap() / 4 * 4;
+    let mut held = Vec::new();
+    let refused = loop {
+        match gpu.zeros::<u8>(most.min(1 << 30)) {
+            Ok(buffer) if held.len() < 128 => held.push(buffer),
+            Ok(_) if own.adapter().device_type == wgpu::DeviceType::Cpu => {
+                println!("skipped: {} gives memory without end", own.adapter().name);
+                return;
+            }
+            Ok(_) => panic!("{} GiB were given", held.len()),
+            Err(error) => break error,
+        }
+    };
+    match refused {
+        Error::OutOfMemory { device, asked, free: None } => {
+            assert_eq!((device, asked), (own.adapter().name.clone(), most.min(1 << 30) as u64));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(gpu.download(Wgpu::view(&x)).unwrap(), before);
+    assert_eq!(plain(&gpu, &rules()[0], &before), plain(&own, &rules()[0], &before));
+}
+
+/// Whatever is wrong with a call, levels, scales and reports stay as they were.
+#[test]
+fn an_error_leaves_state_as_it_was() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let n = 1000;
+    let x = gpu.upload(&gradient(n)).unwrap();
+    let mut levels = gpu.zeros::<u32>(words(n, 4)).unwrap();
+    let mut scales = gpu.zeros::<u16>(BlockSize::default().blocks(n)).unwrap();
+    let mut reports = gpu.reports(1).unwrap();
+    // A buffer that wgpu itself refuses, once commands are recorded: it belongs to another device.
+    let other = Wgpu::with(&Options::default()).unwrap();
+    let foreign = other.upload(&gradient(n)).unwrap();
+    for (wrong, shown) in [(0, "none"), (1, "bits"), (2, "length"), (3, "slot"), (4, "another device's buffer")] {
+        let before = (gpu.download(Wgpu::view(&levels)).unwrap(), gpu.download(Wgpu::view(&scales)).unwrap());
+        let mut op = adaptive();
+        op.bits = if wrong == 1 { 5 } else { 4 };
+        let given = Wgpu::view(if wrong == 4 { &foreign } else { &x });
+        let given = if wrong == 2 { Wgpu::slice(given, 0..n - 100).unwrap() } else { given };
+        let item = AdaptiveItem {
+            tensor: 0,
+            first: 0,
+            x: given,
+            levels: Wgpu::view_mut(&mut levels),
+            scales: Wgpu::view_mut(&mut scales),
+            report: usize::from(wrong == 3),
+        };
+        let result = gpu.accumulate_adaptive(&op, &mut [item], &mut reports);
+        let after = (gpu.download(Wgpu::view(&levels)).unwrap(), gpu.download(Wgpu::view(&scales)).unwrap());
+        match (wrong, result) {
+            (0, Ok(())) => assert_ne!(after, before),
+            (1, Err(Error::BitWidth { got: 5, .. }))
+            | (2, Err(Error::InTensor { .. }))
+            | (3, Err(Error::Length { expected: 2, got: 1, .. })) => assert_eq!(after, before, "{shown}"),
+            (4, Err(Error::Backend { backend: "wgpu", call, message })) => {
+                assert!(call == "accumulate_adaptive" && !message.is_empty());
+                assert_eq!(after, before, "{shown}");
+            }
+            (_, other) => panic!("{shown}: {other:?}"),
+        }
+    }
+    assert_eq!(gpu.read_reports(&reports).unwrap(), [Report::default()]);
+}
+
+/// A machine without an adapter: this test, run again by itself where Vulkan finds no driver. It says that it is
+/// skipped, and fails where an adapter is demanded.
+#[test]
+fn a_machine_without_an_adapter() {
+    const ALONE: &str = "TRIGRAD_TEST_NO_ADAPTER";
+    if std::env::var_os(ALONE).is_some() {
+        device(&Options::default());
+        return;
+    }
+    let run = |demanded: bool| {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "a_machine_without_an_adapter", "--nocapture"]).env(ALONE, "1");
+        again.env("WGPU_BACKEND", "vulkan").env_remove("TRIGRAD_REQUIRE_WGPU").env("RUST_BACKTRACE", "0");
+        for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+            again.env(variable, "/nowhere/no_driver.json");
+        }
+        if demanded {
+            again.env("TRIGRAD_REQUIRE_WGPU", "1");
+        }
+        let output = again.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (passed, said) = run(false);
+    assert!(passed && said.contains("skipped: no adapter (no adapter found"), "{said}");
+    let (passed, said) = run(true);
+    assert!(!passed && said.contains("no adapter found"), "{said}");
+}
+
 /// What a lost device does to everything that comes after: an error each time, no panic, no hang.
 fn after_loss(
     gpu: &Wgpu,

@@ -59,6 +59,9 @@ struct Args {
     /// Micro-batches a step.
     #[arg(long, default_value = "8")]
     micro_batches: NonZeroUsize,
+    /// AdamW's step size at its highest [default: 0.003, or 0.0006 on CUDA].
+    #[arg(long)]
+    learning_rate: Option<f64>,
     /// Where to train: a small model on the CPU, one of about 100 million parameters on CUDA.
     #[arg(long, value_enum, default_value = "cpu")]
     device: On,
@@ -106,7 +109,8 @@ fn main() -> Result<()> {
     let size = if cuda { Size::LARGE } else { Size::SMALL };
     let steps = args.steps.map_or(if cuda { 100 } else { 200 }, NonZeroUsize::get);
     let (seeds, micro_batches) = (args.seeds.get(), args.micro_batches.get());
-    let plan = Plan { text: &text, size, steps, micro_batches, device };
+    let learning_rate = args.learning_rate.unwrap_or(if cuda { 6e-4 } else { 3e-3 });
+    let plan = Plan { text: &text, size, steps, micro_batches, learning_rate, device };
     let mut ways = vec![Method::ALL[0]];
     ways.extend(args.ways.iter().filter(|way| **way != Method::ALL[0]));
     println!(
@@ -136,7 +140,7 @@ fn main() -> Result<()> {
     if let Some(path) = &args.json {
         let all = json!({
             "example": "train_char_lm", "device": format!("{:?}", args.device).to_lowercase(), "steps": steps,
-            "seeds": seeds, "micro_batches": micro_batches, "micro_batch_windows": size.batch,
+            "seeds": seeds, "micro_batches": micro_batches, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
             "context": size.context, "layers": size.layers, "width": size.width, "seconds": seconds,
             "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
             "methods": results.iter().map(|r| report(r, &results[0])).collect::<Vec<_>>(),
@@ -160,7 +164,7 @@ fn run_all(plan: &Plan<'_>, ways: &[Method], seeds: usize) -> Result<Vec<Results
         while let Some(&(seed, method)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             bar.set_message(format!("{}, seed {seed}", method.name()));
             let (outcome, peak) =
-                memory::peak(&plan.device, || pool.install(|| train::run(plan, method, seed, || bar.inc(1))));
+                memory::peak(&plan.device, || pool.install(|| train::run(plan, method, seed, || bar.inc(1))))?;
             let outcome = outcome.with_context(|| format!("{}, seed {seed}", method.name()))?;
             done.lock().map_err(|_| anyhow::anyhow!("another run panicked"))?.push((seed, method, outcome, peak));
         }

@@ -1,37 +1,21 @@
 //! Memory, measured: the process's peak on the CPU, the card's peak while a run lasts on CUDA.
 
+use anyhow::Result;
 use candle_core::Device;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-/// Calls `f`, and gives the most memory that was in use on the card meanwhile above what was in use before, in bytes,
-/// asked of the driver every millisecond; none on the CPU.
-pub(crate) fn peak<R>(device: &Device, f: impl FnOnce() -> R) -> (R, Option<u64>) {
-    let Some(before) = in_use(device) else { return (f(), None) };
-    let (stop, most) = (AtomicBool::new(false), AtomicU64::new(0));
-    let result = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                most.fetch_max(in_use(device).unwrap_or(0), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        let result = f();
-        stop.store(true, Ordering::Relaxed);
-        result
-    });
-    (result, Some(most.into_inner().saturating_sub(before)))
-}
-
-#[cfg(feature = "cuda")]
-fn in_use(device: &Device) -> Option<u64> {
-    let (free, total) = device.as_cuda_device().ok()?.cuda_stream().context().mem_get_info().ok()?;
-    Some((total - free) as u64)
-}
-
-#[cfg(not(feature = "cuda"))]
-fn in_use(_: &Device) -> Option<u64> {
-    None
+/// Calls `f`, and gives the most memory that was allocated on the card meanwhile beyond what was before, in bytes, by
+/// the driver's count; none on the CPU.
+pub(crate) fn peak<R>(device: &Device, f: impl FnOnce() -> R) -> Result<(R, Option<u64>)> {
+    match trigrad::candle::device(device)? {
+        #[cfg(feature = "cuda")]
+        trigrad::device::Device::Cuda(cuda) => {
+            cuda.reset_peak()?;
+            let before = cuda.in_use()?.now;
+            let result = f();
+            Ok((result, Some(cuda.in_use()?.peak - before)))
+        }
+        _ => Ok((f(), None)),
+    }
 }
 
 /// The most memory this process had, where the system tells.

@@ -102,7 +102,9 @@ impl Trainer {
             Trainer::Dense { vars, dtype, sums, count, bytes, .. } => {
                 *bytes = 0;
                 for (var, sum) in vars.iter().zip(sums) {
-                    let gradient = gradients.get(var).context("a variable without a gradient")?.to_dtype(*dtype)?;
+                    let gradient = gradients.get(var).context("a variable without a gradient")?;
+                    // Detached: a gradient that remembers how it came about keeps every activation.
+                    let gradient = gradient.detach().to_dtype(*dtype)?;
                     let next = match sum.take() {
                         Some(sum) => (sum + gradient)?,
                         None => gradient,

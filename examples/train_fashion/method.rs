@@ -78,10 +78,11 @@ impl Sum {
             Sum::F32 { vars, sums, count, bytes } => {
                 *bytes = 0;
                 for (var, sum) in vars.iter().zip(sums) {
-                    let gradient = gradients.get(var).context("a variable without a gradient")?;
+                    // Detached: a gradient that remembers how it came about keeps every activation.
+                    let gradient = gradients.get(var).context("a variable without a gradient")?.detach();
                     let next = match sum.take() {
                         Some(sum) => (sum + gradient)?,
-                        None => gradient.clone(),
+                        None => gradient,
                     };
                     *bytes += next.elem_count() * next.dtype().size_in_bytes();
                     *sum = Some(next);

@@ -1,6 +1,7 @@
 // Floats of any of the three types into words at any element offset. A thread writes four words with VECTOR (the
 // offset is then a multiple of 16 bytes), one otherwise; an element that shares a word with something outside the
-// view leaves that half as it was. The shader declares `out` and `out_element(i) -> u32`, the f32 bits of element i.
+// view leaves that half as it was. The shader declares `out` and `out_element(i) -> u32`, the f32 bits of element i,
+// for `store_unit`, which takes any unit in its time; whole units of one scale are quicker made by the shader itself.
 #include params
 #include float
 #if F32
@@ -8,6 +9,9 @@ const PER_WORD: u32 = 1u;
 #else
 const PER_WORD: u32 = 2u;
 #end
+
+// Elements in 16 bytes.
+const UNIT: u32 = 4u * PER_WORD;
 
 fn narrow(bits: u32) -> u32 {
 #if F32
@@ -52,28 +56,48 @@ fn store_unit(t: u32) {
         return;
     }
 #if VECTOR
-    let at = params.out / (4u * PER_WORD) + t;
-    if (u32(first) + 4u * PER_WORD <= params.n) {
-#if F32
-        out[at] = vec4<u32>(
-            out_element(u32(first)), out_element(u32(first) + 1u),
-            out_element(u32(first) + 2u), out_element(u32(first) + 3u),
-        );
-#else
-        out[at] = vec4<u32>(
-            unit_word(first, 0u), unit_word(first + 2, 0u), unit_word(first + 4, 0u), unit_word(first + 6, 0u),
-        );
-#end
-    } else {
-        let old = out[at];
-        let step = i32(PER_WORD);
-        out[at] = vec4<u32>(
-            unit_word(first, old.x), unit_word(first + step, old.y),
-            unit_word(first + 2 * step, old.z), unit_word(first + 3 * step, old.w),
-        );
+    let at = params.out / UNIT + t;
+    var words = out[at];
+    for (var j = params.zero; j < 4u; j++) {
+        words[j] = unit_word(first + i32(PER_WORD * j), words[j]);
     }
+    out[at] = words;
 #else
     let at = params.out / PER_WORD + t;
     out[at] = unit_word(first, out[at]);
 #end
 }
+
+#if VECTOR
+// Whether unit t lies in the view as a whole and all its elements share a scale.
+fn whole_unit(t: u32) -> bool {
+    let first = UNIT * t;
+    return first + UNIT <= params.n && (params.cols == 0u || group_of(first) == group_of(first + UNIT - 1u));
+}
+
+// Stores a whole unit given as f32 bits, none of them NaN.
+fn store_whole(t: u32, e: array<u32, UNIT>) {
+#if F32
+    out[params.out / UNIT + t] = vec4<u32>(e[0], e[1], e[2], e[3]);
+#else
+    out[params.out / UNIT + t] = vec4<u32>(
+#for i 0 4
+        pair(e[2 * $i], e[2 * $i + 1]),
+#end
+    );
+#end
+}
+
+#if F16
+fn pair(a: u32, b: u32) -> u32 {
+    return narrow(a) | (narrow(b) << 16u);
+}
+#end
+#if BF16
+fn pair(a: u32, b: u32) -> u32 {
+    let low = a + 0x7fffu + ((a >> 16u) & 1u);
+    let high = b + 0x7fffu + ((b >> 16u) & 1u);
+    return (low >> 16u) | (high & 0xffff0000u);
+}
+#end
+#end

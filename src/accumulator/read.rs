@@ -125,7 +125,7 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// Whether the window may be read: not refused, and nothing non-finite found unless that is the policy.
-    pub(super) fn checked(&self) -> Result<()> {
+    pub(crate) fn checked(&self) -> Result<()> {
         self.usable()?;
         if self.guards() { self.all_finite(&self.reports()?) } else { Ok(()) }
     }

@@ -105,7 +105,7 @@ impl GradientAccumulator {
 
     /// The same for variables on the CPU, accumulated on a GPU that candle does not know: each gradient is uploaded
     /// once, through staging buffers and into buffers that are kept; levels and scales stay on the GPU; a read-out is
-    /// downloaded once.
+    /// downloaded once. Variables on candle's Metal device come by way of the CPU (this has not been run on a Mac).
     ///
     /// # Errors
     ///
@@ -205,6 +205,7 @@ impl GradientAccumulator {
     }
 
     fn read_out_in_order(&self, reduce: Reduce) -> Result<Vec<Tensor>> {
+        self.inner.checked()?; // once for all types: it waits for the device
         let mut tensors: Vec<(usize, Tensor)> = self.read_type::<f32>(reduce)?;
         tensors.extend(self.read_type::<f16>(reduce)?);
         tensors.extend(self.read_type::<bf16>(reduce)?);
@@ -221,7 +222,7 @@ impl GradientAccumulator {
         if !buffers.is_empty() {
             let mut outputs: Vec<(usize, ViewMut<'_, T>)> =
                 buffers.iter_mut().map(|(i, b)| (*i, Device::view_mut(b))).collect();
-            self.inner.read_out(reduce, &mut outputs)?;
+            self.inner.read_out_marked(reduce, &mut outputs)?;
         }
         let held = |b: Buffer<T>| -> Result<Buffer<T>> {
             match b {

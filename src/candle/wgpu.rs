@@ -1,5 +1,6 @@
 //! candle has no wgpu device: a gradient of a CPU tensor is uploaded once a micro-batch, through staging buffers and
-//! into buffers that are kept; levels and scales never leave the GPU, and a read-out is downloaded once.
+//! into buffers that are kept; levels and scales never leave the GPU, and a read-out is downloaded once. A tensor on
+//! candle's Metal device comes the same way, by way of the CPU.
 
 use super::storage::with_views;
 use crate::accumulator::Floats;
@@ -25,7 +26,7 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
-    /// Calls `f` with the elements of CPU tensors on the GPU.
+    /// Calls `f` with the elements of tensors on the GPU.
     pub(super) fn with<R>(
         &mut self,
         gpu: &Wgpu,
@@ -33,7 +34,10 @@ impl Uploads {
         f: impl FnOnce(&[Floats<'_, Device>]) -> Result<R>,
     ) -> Result<R> {
         let mut old = std::mem::take(&mut self.held).into_iter();
-        self.held = with_views(tensors, |views| views.iter().map(|view| upload(gpu, view, old.next())).collect())?;
+        let near = tensors.iter().map(|t| t.to_device(&candle_core::Device::Cpu));
+        let near: Vec<Tensor> = near.collect::<candle_core::Result<_>>()?;
+        let near: Vec<&Tensor> = near.iter().collect();
+        self.held = with_views(&near, |views| views.iter().map(|view| upload(gpu, view, old.next())).collect())?;
         let views: Vec<Floats<'_, Device>> = self.held.iter().map(Uploaded::floats).collect();
         f(&views)
     }

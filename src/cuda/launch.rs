@@ -1,4 +1,4 @@
-//! The launch floor: with `view.rs`, all `unsafe` of this backend.
+//! The launch floor: with `view.rs` and `pool.rs`, all `unsafe` of this backend.
 //!
 //! What every launch owes the driver, and who keeps it:
 //!

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `launch.rs`, `view.rs` | the launch floor: all `unsafe` of this backend |
+//! | `launch.rs`, `view.rs`, `pool.rs` | the launch floor: all `unsafe` of this backend |
 //! | `item.rs`, `draw.rs`, `modules.rs`, `scratch.rs`, `error.rs` | tables of tensors, draws, kernels, scratch memory, driver errors |
 //! | `memory.rs` | buffers are `CudaSlice<T>`, transfers are queued |
 //! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks, and its launch; the kernels are in `kernels/`, under the same names |
@@ -41,6 +41,7 @@ mod launch;
 mod memory;
 mod modules;
 mod pack;
+mod pool;
 mod quantize;
 mod read_out;
 mod reduce;
@@ -49,6 +50,7 @@ mod update;
 mod view;
 
 pub use memory::Reports;
+pub use pool::InUse;
 pub use view::{View, ViewMut};
 
 use crate::error::{Error, Result};

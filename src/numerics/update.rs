@@ -1,9 +1,8 @@
 //! Weight updates: SGD and AdamW on a gradient read out of levels and scales, in f32 operations of a stated order.
 //!
 //! Every `+ - * /` and square root below is one IEEE f32 operation, rounded to nearest even, subnormals kept; nothing
-//! is contracted into a fused multiply-add. A device that can promise that (the CPU, CUDA) gives these bits. WGSL
-//! promises neither exact division nor exact roots, so there the result is close and not equal: the one exception to
-//! the crate's determinism.
+//! is contracted into a fused multiply-add. WGSL promises neither exact division nor exact roots, so there both are
+//! computed in integers, with these bits.
 //!
 //! Terms that are the same for every element are computed once, on the host, in f64 and rounded to f32: these, and
 //! not the parameters, are what a kernel gets.

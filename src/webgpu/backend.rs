@@ -1,6 +1,6 @@
 //! The operations, each in the file of its name.
 
-use super::{Reports, View, ViewMut, Wgpu, accumulate, check, dequantize, pack, quantize, read_out, reduce};
+use super::{Reports, View, ViewMut, Wgpu, accumulate, check, dequantize, pack, quantize, read_out, reduce, update};
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::op::{self, Element};
@@ -70,6 +70,24 @@ impl Backend for Wgpu {
         guards: Option<&Reports>,
     ) -> Result<()> {
         read_out::read_out(self, op, items, guards)
+    }
+
+    fn update_sgd<T: Element>(
+        &self,
+        op: &op::update::Sgd,
+        items: &mut [op::update::SgdItem<'_, Self, T>],
+        guards: Option<&Reports>,
+    ) -> Result<()> {
+        update::sgd(self, op, items, guards)
+    }
+
+    fn update_adamw<T: Element>(
+        &self,
+        op: &op::update::AdamW,
+        items: &mut [op::update::AdamWItem<'_, Self, T>],
+        guards: Option<&Reports>,
+    ) -> Result<()> {
+        update::adamw(self, op, items, guards)
     }
 
     fn check<T: Element>(

@@ -4,7 +4,7 @@ use super::error::{backend, block_on};
 use super::pipeline::Pipelines;
 use super::transfer::Staging;
 use crate::error::{Error, Result};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The environment variable whose value, a part of an adapter's name, chooses the adapter.
 pub const ADAPTER_VARIABLE: &str = "TRIGRAD_WGPU_ADAPTER";
@@ -24,6 +24,9 @@ pub struct Options {
     pub estimates: bool,
     /// Use the adapter's f32 sums and products where they round as IEEE 754 asks.
     pub floats: bool,
+    /// Let aligned f32 loads go through workgroup memory where blocks lie within a subgroup; `None`: on GPUs, but not
+    /// on software adapters, where barriers are slow.
+    pub staging: Option<bool>,
     /// The most elements a dispatch may cover: a multiple of 65,536, lowered to what bindings hold.
     pub window: u64,
     /// The most workgroups in one dimension of a dispatch, lowered to the device's limit.
@@ -40,6 +43,7 @@ impl Default for Options {
             subgroups: true,
             estimates: true,
             floats: true,
+            staging: None,
             window: 1 << 31,
             workgroups: u32::MAX,
             timestamps: false,
@@ -85,6 +89,7 @@ pub(super) struct Abilities {
     pub(super) estimates: bool,
     /// f32 sums and products are computed in integers.
     pub(super) soft: bool,
+    pub(super) staging: bool,
 }
 
 /// What happened outside any call: a lost device, an error that no scope caught.
@@ -119,8 +124,7 @@ impl Wgpu {
     ///
     /// [`Error::NoDevice`]; [`Error::Alignment`] for a window that is not a multiple of 65,536.
     pub fn with(options: &Options) -> Result<Self> {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-        let adapter = choose(&instance, options)?;
+        let adapter = choose(instance(), options)?;
         let wanted = wgpu::Features::SHADER_INT64 | wgpu::Features::SUBGROUP;
         let timing = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
         let wanted = if options.timestamps { wanted | timing } else { wanted };
@@ -184,6 +188,7 @@ impl Wgpu {
                 subgroup: 1,
                 estimates: options.estimates,
                 soft: true,
+                staging: options.staging.unwrap_or(info.device_type != wgpu::DeviceType::Cpu),
             },
             binding_max,
             buffer_max: limits.max_buffer_size,
@@ -280,6 +285,13 @@ impl Wgpu {
             None => Ok(()),
         }
     }
+}
+
+/// One instance for the process: wgpu tells buffers of another device from its own within an instance only; one of
+/// another instance would pass for whichever buffer here has its number.
+fn instance() -> &'static wgpu::Instance {
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    INSTANCE.get_or_init(|| wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env()))
 }
 
 fn no_device(reason: String) -> Error {

@@ -11,6 +11,14 @@ pub(super) fn backend(call: &'static str, message: impl Into<String>) -> Error {
     Error::Backend { backend: "wgpu", call, message: message.into() }
 }
 
+/// An error that a scope caught: what `device` said to a call that asked for so many bytes.
+fn of_wgpu(error: wgpu::Error, call: &'static str, device: &str, asked: u64) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { device: device.to_owned(), asked, free: None },
+        other => backend(call, other.to_string()),
+    }
+}
+
 struct Unpark(std::thread::Thread);
 
 impl Wake for Unpark {
@@ -43,12 +51,7 @@ impl Wgpu {
         let result = work();
         let found = [block_on(validation.pop()), block_on(internal.pop()), block_on(memory.pop())];
         if let Some(error) = found.into_iter().flatten().next() {
-            return Err(match error {
-                wgpu::Error::OutOfMemory { .. } => {
-                    Error::OutOfMemory { device: self.inner.info.name.clone(), asked, free: None }
-                }
-                other => backend(call, other.to_string()),
-            });
+            return Err(of_wgpu(error, call, &self.inner.info.name, asked));
         }
         let result = result?;
         self.alive(call)?;
@@ -65,6 +68,25 @@ impl Wgpu {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(backend("poll", e.to_string())),
             Err(_) => Err(backend("poll", self.inner.faults.get().unwrap_or_else(|| "the device was lost".to_owned()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_scope_catches_keeps_its_fields() {
+        let source = || Box::new(std::io::Error::other("no more"));
+        match of_wgpu(wgpu::Error::OutOfMemory { source: source() }, "create_buffer", "a card", 1 << 40) {
+            Error::OutOfMemory { device, asked, free: None } => assert!(device == "a card" && asked == 1 << 40),
+            other => unreachable!("{other:?}"),
+        }
+        let error = wgpu::Error::Validation { source: source(), description: "a binding".to_owned() };
+        match of_wgpu(error, "quantize", "a card", 0) {
+            Error::Backend { backend: "wgpu", call: "quantize", message } => assert!(message.contains("a binding")),
+            other => unreachable!("{other:?}"),
         }
     }
 }

@@ -117,6 +117,9 @@ impl<'a> Batch<'a> {
 
     /// Copies bytes between different buffers; offsets and length are multiples of 4.
     pub(super) fn copy(&mut self, from: Raw<'_>, to: Raw<'_>) {
+        if from.bytes == 0 {
+            return;
+        }
         let (from, at, bytes) = (from.buffer.clone(), from.offset, from.bytes);
         self.steps.push(Step::Copy { from, at, to: to.buffer.clone(), into: to.offset, bytes });
     }

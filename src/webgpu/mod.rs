@@ -31,6 +31,7 @@ mod read_out;
 mod reduce;
 mod reports;
 mod transfer;
+mod update;
 
 pub use device::{ADAPTER_VARIABLE, Options, Wgpu};
 pub use memory::{Buffer, View, ViewMut};

@@ -7,9 +7,11 @@ use super::shaders::{self, Params};
 use super::{View, Wgpu};
 use crate::backend::Memory;
 use crate::error::Result;
+use crate::numerics::constants::RANGE_LIMIT;
+use crate::numerics::float::magnitude;
 
 pub(super) struct Found {
-    /// Sums and products of normal f32 round to nearest, ties to even.
+    /// Sums and products of normal f32 round to nearest, ties to even; sums with NaN or Inf stay out of range.
     pub(super) floats: bool,
     /// Threads that share a subgroup in the order of their index: a power of two, 1 where that does not hold.
     pub(super) subgroup: u32,
@@ -17,24 +19,32 @@ pub(super) struct Found {
 
 /// Pairs that are tried; a multiple of the workgroup.
 const PAIRS: usize = 4096;
+/// Sums that must show what is not finite: NaN of both signs on either side, Inf.
+const SPECIAL: [[u32; 2]; 4] =
+    [[0x7fc0_0000, 0x3f80_0000], [0x3f80_0000, 0xff80_0001], [0x7f80_0000, 0xc000_0000], [0xbf80_0000, 0xff80_0000]];
 /// Words a pair gives back.
 const WORDS: usize = 7;
 
 pub(super) fn probe(gpu: &Wgpu, subgroups: bool) -> Result<Found> {
-    let pairs = pairs();
+    let mut pairs = pairs();
+    pairs.extend(SPECIAL.as_flattened());
+    let count = pairs.len() / 2;
     let given = gpu.upload(&pairs)?;
-    let bytes = (PAIRS * WORDS * 4) as u64;
+    let bytes = (count * WORDS * 4) as u64;
     let out = gpu.allocate(bytes, USAGE)?;
     let out = Raw { buffer: &out, offset: 0, bytes };
     let x: View<'_, u32> = Wgpu::view(&given);
     let mut batch = Batch::new(gpu);
-    let params = Params { n: PAIRS as u32, ..Params::default() };
+    let params = Params { n: count as u32, ..Params::default() };
     let flags = subgroups.then_some("SUBGROUP").into_iter().collect();
-    batch.dispatch(&shaders::PROBE, flags, &[x.raw, out], params, PAIRS as u64)?;
+    batch.dispatch(&shaders::PROBE, flags, &[x.raw, out], params, count as u64)?;
     batch.run("probe")?;
     let got: Vec<u32> = bytemuck::pod_collect_to_vec(&gpu.read(out)?);
     let floats = got.chunks_exact(WORDS).zip(pairs.chunks_exact(2)).all(|(got, pair)| {
         let (a, b) = (f32::from_bits(pair[0]), f32::from_bits(pair[1]));
+        if !(a + b).is_finite() {
+            return magnitude(got[1]) >= RANGE_LIMIT;
+        }
         got[0] == (a * b).to_bits() && got[1] == (a + b).to_bits()
     });
     let exchanged = |d: u32| got.chunks_exact(WORDS).zip(0u32..).all(|(got, t)| got[2 + d as usize] == t ^ (1 << d));

@@ -100,7 +100,10 @@ fn blocks<T: Element>(
         let mut flags = vec![element::<T>()];
         flags.extend((x.vectors(16) && words.vectors(8)).then_some("VECTOR"));
         batch.gpu.able(&mut flags, block);
-        batch.dispatch(&shaders::QUANTIZE, flags, &[x, words, scales, reports.raw()], params, len.div_ceil(32))?;
+        let staged = batch.gpu.inner.abilities.staging
+            && ["F32", "VECTOR", "SUBGROUP"].iter().all(|needed| flags.contains(needed));
+        let shader = if staged { &shaders::QUANTIZE_STAGED } else { &shaders::QUANTIZE };
+        batch.dispatch(shader, flags, &[x, words, scales, reports.raw()], params, len.div_ceil(32))?;
     }
     Ok(())
 }
@@ -248,7 +251,9 @@ impl<T: Element> Groups<'_, '_, T> {
             };
             self.reports.address(&mut params, self.item.report, self.item.first + at);
             let mut flags = vec![element::<T>(), what];
-            flags.extend(x.vectors(16).then_some("VECTOR"));
+            // Every chunk begins on 16 bytes: there is one group, or groups are whole pieces.
+            let pieces = u64::from(params.count) == chunks || (cols * self.size).is_multiple_of(16);
+            flags.extend((x.vectors(16) && pieces).then_some("VECTOR"));
             let threads = u64::from(params.count) * 128;
             batch.dispatch(
                 &shaders::QUANTIZE_SUMS,

@@ -1,7 +1,7 @@
 //! Between host and device, through staging buffers that are kept: a new one costs ten times the copy.
 
 use super::error::backend;
-use super::launch::Batch;
+use super::launch::{Batch, Window};
 use super::memory::{Raw, ViewMut};
 use super::{Wgpu, shaders};
 use crate::error::{Error, Result};
@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of one staging buffer.
 const CHUNK: u64 = 16 << 20;
+/// Bytes from which a copy is a shader's, on a GPU.
+const SHADER: u64 = 1 << 20;
 /// Staging buffers of each kind that are kept.
 const KEPT: usize = 4;
 
@@ -205,6 +207,7 @@ impl Wgpu {
 
     /// Copies bytes between buffers, or within one, at any offsets.
     pub(super) fn copy_bytes(&self, from: Raw<'_>, to: Raw<'_>) -> Result<()> {
+        let mut to = to;
         if to.bytes == 0 {
             return self.alive("copy");
         }
@@ -220,6 +223,16 @@ impl Wgpu {
             let all = Raw { buffer: &through, offset: 0, bytes };
             batch.copy(Raw { buffer: from.buffer, offset: start, bytes }, all);
             from = all.part(from.offset - start, from.bytes);
+        }
+        let piece = |v: u64| v.is_multiple_of(16);
+        if self.inner.info.device_type != wgpu::DeviceType::Cpu
+            && to.bytes >= SHADER
+            && piece(from.offset)
+            && piece(to.offset)
+        {
+            let most = to.bytes / 16 * 16;
+            batch.move_pieces(from.part(0, most), to.part(0, most))?;
+            (from, to) = (from.part(most, to.bytes - most), to.part(most, to.bytes - most));
         }
         if whole(from.offset) && whole(to.offset) && whole(to.bytes) {
             batch.copy(from, to);
@@ -243,6 +256,17 @@ impl Batch<'_> {
             };
             let words = (to.inset() + to.bytes).div_ceil(4);
             self.dispatch(&shaders::COPY, Vec::new(), &[from, to], params, words)?;
+        }
+        Ok(())
+    }
+
+    /// Copies whole pieces of 16 bytes between different buffers, by a shader.
+    fn move_pieces(&mut self, from: Raw<'_>, to: Raw<'_>) -> Result<()> {
+        for Window { start, len } in self.gpu.windows(to.bytes as usize, 1) {
+            let (from, to) = (from.part(start, len), to.part(start, len));
+            let params =
+                shaders::Params { n: len as u32, x: from.skip(1), out: to.skip(1), ..shaders::Params::default() };
+            self.dispatch(&shaders::COPY, vec!["VECTOR"], &[from, to], params, len / 16)?;
         }
         Ok(())
     }

@@ -1,0 +1,68 @@
+//! What is allocated on the card in stream order, by everyone who shares its default pool: this crate and candle.
+
+#![expect(unsafe_code, reason = "part of the launch floor: cudarc leaves the driver's pools to its caller")]
+
+use super::Cuda;
+use super::error::Driver;
+use crate::error::Result;
+use cudarc::driver::result::{device::get_mem_pool, mem_pool};
+use cudarc::driver::sys::{CUmemPool_attribute, CUmemoryPool};
+
+/// Bytes of a card's memory pool that are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// Now.
+    pub now: u64,
+    /// At most, since the process began or [`Cuda::reset_peak`] was called.
+    pub peak: u64,
+}
+
+impl Cuda {
+    /// What is in use of the card's memory pool, in which this crate and candle allocate: the driver's own count. Waits
+    /// for the device.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// let cuda = trigrad::cuda::Cuda::new(0)?;
+    /// println!("{} bytes at most", cuda.in_use()?.peak);
+    /// # Ok::<(), trigrad::Error>(())
+    /// ```
+    pub fn in_use(&self) -> Result<InUse> {
+        self.synchronize()?;
+        let pool = self.pool()?;
+        let read = |attribute| {
+            let mut bytes = 0u64;
+            // SAFETY: the pool is the device's own, and both attributes are written as 64 bits.
+            unsafe { mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }
+                .during("cuMemPoolGetAttribute")
+                .map(|()| bytes)
+        };
+        Ok(InUse {
+            now: read(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?,
+            peak: read(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
+        })
+    }
+
+    /// Lets the peak start again from what is in use now. Waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    pub fn reset_peak(&self) -> Result<()> {
+        self.synchronize()?;
+        let (pool, mut zero) = (self.pool()?, 0u64);
+        let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the pool is the device's own, and the attribute is read as 64 bits.
+        unsafe { mem_pool::set_attribute(pool, attribute, (&raw mut zero).cast()) }.during("cuMemPoolSetAttribute")
+    }
+
+    fn pool(&self) -> Result<CUmemoryPool> {
+        // SAFETY: the device is the context's.
+        unsafe { get_mem_pool(self.stream().context().cu_device()) }.during("cuDeviceGetMemPool")
+    }
+}
