@@ -24,8 +24,9 @@ for t in "${targets[@]}"; do
     mkdir -p "fuzz/target/small/$t"
     "$bin/$t" -merge=1 -max_len=512 "fuzz/target/small/$t" "fuzz/corpus/$t" "fuzz/target/corpus/$t" 2>/dev/null
     # The smallest files first, 48 of them: the rest grows again in seconds.
-    rm -f "fuzz/corpus/$t"/*
-    find "fuzz/target/small/$t" -type f -printf '%s %p\n' | sort -n | head -48 | cut -d' ' -f2- |
+    # Inputs of past findings have names of their own, and stay.
+    find "fuzz/corpus/$t" -type f -regextype egrep -regex '.*/[0-9a-f]{40}' -delete
+    find "fuzz/target/small/$t" -type f -printf '%s %p\n' | sort -n | sed -n '1,48p' | cut -d' ' -f2- |
       while read -r f; do cp "$f" "fuzz/corpus/$t/"; done
     echo "$t: $(find "fuzz/corpus/$t" -type f | wc -l) inputs"
   else

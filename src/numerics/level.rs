@@ -145,6 +145,7 @@ mod tests {
     #[test]
     fn levels_and_read_out_by_hand() {
         assert_eq!([2, 4, 8, 16].map(level_max), [1, 7, 127, 32_767]);
+        assert_eq!([0, 1, 32, 33].map(level_max), [0, 0, 0x7fff_ffff, 0]);
         assert_eq!(read_out(2, 2f32.to_bits(), 3.0).to_bits(), 12f32.to_bits());
         assert_eq!(read_out(-3, 0.5f32.to_bits(), 0.25).to_bits(), (-0.375f32).to_bits());
         assert_eq!(read_out(0, 2f32.to_bits(), 3.0).to_bits(), 0);

@@ -144,6 +144,16 @@ const fn gather(x: u32) -> u32 {
 mod tests {
     use super::*;
 
+    /// Past the end, or where half a pair of planes is missing, nothing is written.
+    #[test]
+    fn levels_past_the_end_are_not_written() {
+        let mut half = [0u32; 1];
+        set_level(&mut half, 2, 0, 1);
+        set_level(&mut half, 2, 0, -1);
+        set_level(&mut half, 4, 8, 7);
+        assert_eq!(half, [0]);
+    }
+
     #[test]
     fn planes_by_hand() {
         assert_eq!(plane_words(&[1, -1, 0, 5, -7]), [0b01001, 0b10010]);

@@ -250,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn sigma_by_hand() {
+        let of = |second, exponent| Moments { first: 0, second, exponent, count: 1 }.sigma();
+        // The root of 2 in units of 2, cut to 16 bits after the point: 92681 / 2^16.
+        assert_eq!(of(2, 142), 0x4035_0480);
+        assert_eq!(of(4, 142), 4f32.to_bits());
+        // One unit at the edge of the normal numbers.
+        assert_eq!([of(1, 13), of(1, 14), of(1, 15)], [0, 0, MIN_NORMAL]);
+    }
+
+    #[test]
     fn moments_by_hand() {
         // 2.0 and -1.0 against the exponent of 2.0: 2^14 and -2^13.
         let chunk = Moments::of_chunk(&[2f32.to_bits(), (-1f32).to_bits(), 0]);

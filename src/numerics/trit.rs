@@ -84,6 +84,14 @@ mod tests {
         }
     }
 
+    /// `u s = |x|` is not below: the first draw stands for 2^-24, and 2^-24 of the scale is not kept under it.
+    #[test]
+    fn equality_is_not_kept() {
+        let s = 0x3f81_0000;
+        let m = s - (24 << 23);
+        assert_eq!([keep(m - 1, s, 0), keep(m, s, 0), keep(m + 1, s, 0)], [false, false, true]);
+    }
+
     #[test]
     fn edges() {
         let last = (1 << 23) - 1;

@@ -132,6 +132,26 @@ pub const fn to_bf16(bits: u32, k: u32) -> u16 {
 mod tests {
     use super::*;
 
+    /// Every factor is another power of two or small number, so that no operation can take another's place.
+    #[test]
+    fn steps_by_hand() {
+        let terms = AdamWTerms {
+            learning_rate: 2.0,
+            beta1: 0.5,
+            rest1: 0.25,
+            beta2: 0.5,
+            rest2: 0.75,
+            correct1: 3.0,
+            correct2: 4.0,
+            eps: 4.0,
+            keep: 0.5,
+        };
+        // m' = 1 + 1, v' = 4 + 12, 6 / (8 + 4) = 0.5, w' = 5 - 1.
+        assert_eq!(adamw(&terms, 4.0, 10.0, 2.0, 8.0), (4.0, 2.0, 16.0));
+        let decay = SgdTerms { learning_rate: 0.5, momentum: 0.0, weight_decay: 0.25 };
+        assert_eq!(sgd(&decay, false, 1.0, 8.0, 7.0), (6.5, 7.0));
+    }
+
     #[test]
     fn bf16_rounding_has_the_exact_share_of_draws() {
         for bits in [0x3f80_0000u32, 0x3f80_0001, 0xbf80_8000, 0x3fff_ffff, 0x0000_1234, 0x7f7f_0100, 0x8000_ffff] {
