@@ -33,6 +33,7 @@ fn main(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
+    none = count.z - 1u;
     let t = workgroup_index(id, count) * 128u + lane;
 #if VECTOR
     if (whole_unit(t)) {

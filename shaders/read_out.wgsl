@@ -103,6 +103,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     guarded = params.mode != 0u && (guards[4u * params.slot] | guards[4u * params.slot + 1u]) != 0u;
+    none = count.z - 1u;
     let t = workgroup_index(id, count) * 128u + lane;
 #if VECTOR
 #if !SOFT

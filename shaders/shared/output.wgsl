@@ -10,6 +10,9 @@ const PER_WORD: u32 = 1u;
 const PER_WORD: u32 = 2u;
 #end
 
+// Always 0, which no compiler knows: the shader sets it from the dispatch's third dimension, which is 1. A uniform would
+// do as well, but Mesa's software driver compiles anew for each value that a loop starts from.
+var<private> none: u32;
 // Elements in 16 bytes.
 const UNIT: u32 = 4u * PER_WORD;
 
@@ -58,7 +61,7 @@ fn store_unit(t: u32) {
 #if VECTOR
     let at = params.out / UNIT + t;
     var words = out[at];
-    for (var j = params.zero; j < 4u; j++) {
+    for (var j = none; j < 4u; j++) {
         words[j] = unit_word(first + i32(PER_WORD * j), words[j]);
     }
     out[at] = words;
