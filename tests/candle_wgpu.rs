@@ -1,10 +1,6 @@
 //! candle gradients accumulated on a wgpu device: the same bits as on the CPU, through buffers that are used again.
 #![cfg(all(feature = "candle", feature = "wgpu"))]
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test that fails may panic, one that is skipped says so"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
