@@ -34,7 +34,6 @@ pub(crate) const SHADERS: &[(&str, &[Axis])] = &[
     ("quantize", &[ELEMENT, VECTOR, INT64, SUBGROUP]),
     ("quantize_groups", &[ELEMENT, VECTOR, &["ABOVE", ""], INT64]),
     ("quantize_rules", &[&["LARGEST", "MOMENTS", "SUM", "ABOVE"], &["WIDE", ""]]),
-    ("quantize_staged", &[&["F32"], &["VECTOR"], INT64, &["SUBGROUP"]]),
     ("quantize_sums", &[ELEMENT, VECTOR, &["LARGEST", "MOMENTS", "SUM", "ABOVE"]]),
     ("read_out", &[ELEMENT, VECTOR, ALL_BITS, SOFT]),
     ("update", &[&["F32", "BF16"], &["BITS2", "BITS4", "BITS8", "BITS16", "DENSE"], &["SGD", ""], INT64, SOFT]),

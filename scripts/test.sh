@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that can be checked on this machine. Installs what it needs and does not find:
-# a software Vulkan driver (Debian packages) and a CUDA compiler (Python wheels).
+# a software Vulkan driver and valgrind (Debian packages) and a CUDA compiler (Python wheels).
 #
 #   scripts/test.sh            all of it
-#   scripts/test.sh cpu|wgpu|cuda|docs|example   one part
+#   scripts/test.sh cpu|callgrind|wgpu|cuda|docs|example   one part
 #
 # TRIGRAD_NO_INSTALL=1: install nothing; parts whose tools are missing fail.
 set -euo pipefail
@@ -23,6 +23,11 @@ if wants cpu; then
   cargo test --features testing
 fi
 
+if wants callgrind; then
+  step "instructions of the hot loops"
+  scripts/callgrind.sh
+fi
+
 if wants wgpu; then
   if ! ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1; then
     step "installing a software Vulkan driver"
@@ -39,6 +44,8 @@ if wants wgpu; then
   step "tests: wgpu, on a real adapter or the software one"
   TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
     cargo test --no-default-features --features wgpu,testing --lib --test 'wgpu_*'
+  step "tests: candle's gradients on it"
+  TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" cargo test --features wgpu --test candle_wgpu
 fi
 
 if wants cuda; then

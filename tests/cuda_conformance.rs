@@ -19,14 +19,17 @@ fn card() -> Option<Cuda> {
     }
 }
 
-/// Short tensors, for compute-sanitizer.
+/// Short tensors, for compute-sanitizer, which also wants one operation at a time: see `TRIGRAD_ONLY` below.
 fn sized(options: Options) -> Options {
     if std::env::var_os("TRIGRAD_SMALL").is_some() { options.max_elements(10_000) } else { options }
 }
 
 fn suite(cuda: &Cuda, options: impl Fn(&str) -> Options) {
     let mut failures = Vec::new();
-    for operation in ["memory"].iter().chain(cases::OPERATIONS) {
+    let only = std::env::var("TRIGRAD_ONLY").unwrap_or_default();
+    let operations: Vec<&str> = ["memory"].iter().chain(cases::OPERATIONS).copied().collect();
+    assert!(only.is_empty() || operations.contains(&only.as_str()), "TRIGRAD_ONLY: no operation is called {only}");
+    for operation in operations.into_iter().filter(|name| only.is_empty() || only == *name) {
         match conformance(cuda, &sized(options(operation))) {
             Ok(covered) => println!("{covered}"),
             Err(failure) => {

@@ -67,6 +67,20 @@ __device__ __forceinline__ uint32_t max_magnitude(const float (&v)[32]) {
     return raw_max<F32>(w);
 }
 
+// The same in one instruction an element and fewer in all, each waiting for the one before: measured faster with 2 bits.
+__device__ __forceinline__ uint32_t max_magnitude_in_turn(const float (&v)[32]) {
+#if __CUDA_ARCH__ >= 800
+    float m = fabsf(v[0]);
+#pragma unroll
+    for (int e = 1; e < 32; ++e) {
+        asm("max.NaN.f32 %0, %0, %1;" : "+f"(m) : "f"(fabsf(v[e])));
+    }
+    return __float_as_uint(m);
+#else
+    return max_magnitude(v);
+#endif
+}
+
 // A lane's 32 values in shared memory, for paths that are rare and so loop instead of being unrolled.
 struct Values {
     float of[32 * 32];
@@ -228,15 +242,29 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
         uint32_t x[E::WORDS];
         stage.take(x);
         const float held = __uint_as_float(s), weight = __uint_as_float(p.weight);
-        const bool plain = p.weight == 0x3f800000u;
+        if (p.weight == 0x3f800000u) {
+#pragma unroll
+            for (int e = 0; e < 32; ++e) {
+                v[e] = value<E>(x, e);
+            }
+        } else {
+#pragma unroll
+            for (int e = 0; e < 32; ++e) {
+                v[e] = weighted_fast(value<E>(x, e), weight);
+            }
+        }
+        // A sum with +0, which is left out, would differ in the sign of a zero alone, and that is never kept.
 #pragma unroll
         for (int e = 0; e < 32; ++e) {
-            const float product = plain ? value<E>(x, e) : weighted_fast(value<E>(x, e), weight);
-            const float l = plus >> e & 1 ? held : minus >> e & 1 ? -held : 0.0f;
-            v[e] = __fadd_rn(l, product);
+            if (plus >> e & 1) {
+                v[e] = __fadd_rn(v[e], held);
+            }
+            if (minus >> e & 1) {
+                v[e] = __fsub_rn(v[e], held);
+            }
         }
     }
-    uint32_t max = max_magnitude(v);
+    uint32_t max = max_magnitude_in_turn(v);
     constexpr uint32_t CLOSE = 0x7e000000u, LARGE = 0x7a000000u;
     if (__any_sync(ALL, max >= CLOSE || s >= LARGE)) {
         const int lane = lane_id();
@@ -247,7 +275,7 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
         for (int e = 0; e < 32; ++e) {
             v[e] = shared.values.at(lane, e);
         }
-        max = max_magnitude(v);
+        max = max_magnitude_in_turn(v);
     }
 
     const uint32_t lanes = 1u << (p.block_shift - 5);

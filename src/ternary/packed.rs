@@ -1,7 +1,5 @@
 //! A vector of trits at 2 bits each, in host memory.
 
-use crate::backend::Memory;
-use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::numerics::pack::{set_level, trit, words};
 use crate::numerics::reduce::{dot_words, nonzero_words};
@@ -110,7 +108,15 @@ impl PackedTritVec {
     /// # Ok::<(), trigrad::Error>(())
     /// ```
     pub fn try_new(len: usize) -> Result<Self> {
-        Ok(PackedTritVec { words: Cpu::new().zeros(words(len, 2))?, len })
+        let n = words(len, 2);
+        let mut words = Vec::new();
+        words.try_reserve_exact(n).map_err(|_| Error::OutOfMemory {
+            device: "cpu".to_owned(),
+            asked: (n as u64).saturating_mul(size_of::<u32>() as u64),
+            free: None,
+        })?;
+        words.resize(n, 0);
+        Ok(PackedTritVec { words, len })
     }
 
     /// Trits packed.

@@ -24,9 +24,6 @@ pub struct Options {
     pub estimates: bool,
     /// Use the adapter's f32 sums and products where they round as IEEE 754 asks.
     pub floats: bool,
-    /// Let aligned f32 loads go through workgroup memory where blocks lie within a subgroup; `None`: on GPUs, but not
-    /// on software adapters, where barriers are slow.
-    pub staging: Option<bool>,
     /// The most elements a dispatch may cover: a multiple of 65,536, lowered to what bindings hold.
     pub window: u64,
     /// The most workgroups in one dimension of a dispatch, lowered to the device's limit.
@@ -43,7 +40,6 @@ impl Default for Options {
             subgroups: true,
             estimates: true,
             floats: true,
-            staging: None,
             window: 1 << 31,
             workgroups: u32::MAX,
             timestamps: false,
@@ -89,7 +85,6 @@ pub(super) struct Abilities {
     pub(super) estimates: bool,
     /// f32 sums and products are computed in integers.
     pub(super) soft: bool,
-    pub(super) staging: bool,
 }
 
 /// What happened outside any call: a lost device, an error that no scope caught.
@@ -188,7 +183,6 @@ impl Wgpu {
                 subgroup: 1,
                 estimates: options.estimates,
                 soft: true,
-                staging: options.staging.unwrap_or(info.device_type != wgpu::DeviceType::Cpu),
             },
             binding_max,
             buffer_max: limits.max_buffer_size,

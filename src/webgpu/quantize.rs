@@ -100,10 +100,7 @@ fn blocks<T: Element>(
         let mut flags = vec![element::<T>()];
         flags.extend((x.vectors(16) && words.vectors(8)).then_some("VECTOR"));
         batch.gpu.able(&mut flags, block);
-        let staged = batch.gpu.inner.abilities.staging
-            && ["F32", "VECTOR", "SUBGROUP"].iter().all(|needed| flags.contains(needed));
-        let shader = if staged { &shaders::QUANTIZE_STAGED } else { &shaders::QUANTIZE };
-        batch.dispatch(shader, flags, &[x, words, scales, reports.raw()], params, len.div_ceil(32))?;
+        batch.dispatch(&shaders::QUANTIZE, flags, &[x, words, scales, reports.raw()], params, len.div_ceil(32))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::draws::{Draws, Generator, uniforms};
 use super::*;
-use crate::cpu::quantize::{Measure, Method, Work, plain_blocks, plain_encode, rows};
+use crate::cpu::quantize::{Measure, Method, Work, measure as measure_group, plain_blocks, plain_encode, rows};
 use crate::cpu::simd::Simd;
 use crate::cpu::split::{Tile, join as join_reports};
 use crate::numerics::constants::{MIN_NORMAL, RANGE_LIMIT, ZERO_LIMIT};
@@ -13,12 +13,10 @@ pub(super) const NOTHING_KEPT: f32 = f32::from_bits(RANGE_LIMIT);
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn blocks<T: Element>(cpu: Avx2, method: &Method, w: Work<'_, T>) -> Report {
     let (whole, size) = (whole_units(w.x.len(), w.size), w.size);
-    if let Method::Stochastic { clip: Some(_), .. } = method {
-        return rows(Simd::Avx2(cpu), method, w);
-    }
     let (body, tail) = w.split(whole);
     let report = match *method {
         Method::Threshold(rule) => threshold::blocks(method, rule, body),
+        Method::Stochastic { clip: Some(_), .. } => clipped(cpu, method, body),
         Method::Stochastic { .. } if size > PART => stochastic::<T, BATCHES_MAX>(method, body),
         Method::Stochastic { .. } => stochastic::<T, PART_BATCHES>(method, body),
     };
@@ -60,6 +58,47 @@ fn stochastic<T: Element, const BATCHES: usize>(method: &Method, w: Work<'_, T>)
         first += (x.len() * GROUP) as u64;
     }
     report
+}
+
+/// Clipped blocks: each is measured by itself; draws are made for eight groups at once.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn clipped<T: Element>(cpu: Avx2, method: &Method, w: Work<'_, T>) -> Report {
+    let Method::Stochastic { at, .. } = method else { return plain_blocks(method, w) };
+    let Work { x, words, scales, mut first, size } = w;
+    let (x, words) = (x.as_chunks::<GROUP>().0, words.as_chunks_mut::<2>().0);
+    let (groups, blocks) = (size.max(BATCH) / GROUP, size.max(BATCH) / size);
+    let generator = Generator::new(at, 1.0);
+    let (mut draws, mut measures) = (Draws::new(), [Measure::default(); BATCH / GROUP]);
+    let mut report = Report::default();
+    for ((x, words), scales) in x.chunks(groups).zip(words.chunks_mut(groups)).zip(scales.chunks_mut(blocks)) {
+        for (b, ((x, scale), m)) in x.as_flattened().chunks(size).zip(scales).zip(&mut measures).enumerate() {
+            *m = measure_group(Simd::Avx2(cpu), method, x, first + (b * size) as u64, &mut report);
+            *scale = (m.scale >> 16) as u16;
+        }
+        for (b, (x, words)) in x.chunks_exact(8).zip(words.chunks_exact_mut(8)).enumerate() {
+            let inside = !any_outside(group_maxima(x), 0, RANGE_LIMIT);
+            generator.draw((first / GROUP as u64) as u32, &mut draws);
+            for g in 0..8 {
+                let m = &measures[(b * BATCH + g * GROUP) / size];
+                words[g] = if !inside {
+                    words[g] = [0; 2];
+                    plain_encode(method, m, &x[g], &mut words[g], 0, first + (g * GROUP) as u64, &mut report);
+                    words[g]
+                } else if m.limit == u32::MAX {
+                    planes(&draws, g, &x[g], decided_by(m))
+                } else {
+                    clipped_planes(&draws, g, &x[g], m, &mut report)
+                };
+            }
+            first += BATCH as u64;
+        }
+    }
+    report
+}
+
+/// The scale that decisions use.
+const fn decided_by(m: &Measure) -> f32 {
+    if m.scale == 0 { NOTHING_KEPT } else { f32::from_bits(m.scale) }
 }
 
 /// The scales of a part and its draws, arithmetic while memory is waited for; `false` if an element is out of range.
@@ -119,7 +158,7 @@ fn clipped_planes<T: Element>(
     measure: &Measure,
     report: &mut Report,
 ) -> [u32; 2] {
-    let s = _mm256_set1_ps(f32::from_bits(measure.scale));
+    let s = _mm256_set1_ps(decided_by(measure));
     let t = _mm256_set1_ps(f32::from_bits(measure.limit));
     let (x, u) = (load32(x), uniforms(draws, g));
     let (mut decided, mut over) = ([_mm256_setzero_ps(); 4], [_mm256_setzero_ps(); 4]);
