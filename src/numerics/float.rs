@@ -99,6 +99,11 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_smallest_normal_number_counts() {
+        assert_eq!([0x807f_ffff, 0x0080_0000, 0x8080_0000].map(magnitude), [0, MIN_NORMAL, MIN_NORMAL]);
+    }
+
     /// A NaN keeps its sign and the upper bits of its payload, and becomes quiet: never Inf, whatever bits it had.
     #[test]
     fn nans_become_quiet() {

@@ -144,6 +144,15 @@ mod tests {
     }
 
     #[test]
+    fn a_product_with_a_zero_adds_nothing() {
+        let (mut sum, one) = (ExactSum::default(), 1f32.to_bits());
+        for (count, a, b) in [(3, 0, one), (3, one, 0), (0, one, one), (3, 0, 0)] {
+            sum.add_product(count, a, b);
+        }
+        assert_eq!(sum, ExactSum::default());
+    }
+
+    #[test]
     fn rounds_once_to_nearest_even() {
         for (terms, want) in [
             (vec![(1i64, 0u32)], 2f64.powi(-268)),
