@@ -44,7 +44,7 @@ if part tests; then
   for t in raw/* candle/*; do
     [ -x "$t" ] || continue
     echo "== $t"
-    case "$t" in raw/wgpu_* | raw/cuda_* | candle/*) threads=1 ;; *) threads=8 ;; esac
+    case "$t" in raw/wgpu_conformance) threads=3 ;; raw/wgpu_* | raw/cuda_* | candle/*) threads=1 ;; *) threads=8 ;; esac
     "$t" --test-threads=$threads 2>&1 | tee "$results/$(basename "$t").log" | grep -E '^test |panicked|skipped|^error|FAILED|result:'
     status=${PIPESTATUS[0]}
     grep -q '^skipped' "$results/$(basename "$t").log" && status=1
@@ -52,16 +52,8 @@ if part tests; then
   done
 fi
 if part sanitize; then
-  for tool in memcheck racecheck initcheck synccheck; do
-    for t in raw/cuda_*; do
-      [ -x "$t" ] || continue
-      echo "== compute-sanitizer $tool $t"
-      TRIGRAD_SMALL=1 compute-sanitizer --tool "$tool" --error-exitcode 9 "$t" --test-threads=1 > "$results/$tool-$(basename "$t").log" 2>&1
-      status=$?
-      grep -E 'ERROR SUMMARY|RACECHECK SUMMARY|test result' "$results/$tool-$(basename "$t").log"
-      record "$status" "$tool $t"
-    done
-  done
+  LOGS="$results/sanitize" ./sanitize.sh raw/cuda_*
+  record $? sanitize
 fi
 if part bench; then
   for b in bench/cuda bench/training bench/wgpu; do

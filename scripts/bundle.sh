@@ -38,12 +38,13 @@ built test "${raw[@]}" --no-run --lib --test 'cuda_*' --test 'wgpu_*' --test con
 built bench --no-default-features --features cuda,wgpu,testing --no-run --bench cuda --bench training --bench wgpu | take bench
 if [ "${TRIGRAD_BUNDLE:-all}" != raw ]; then
   full=(--release --features cuda,wgpu,testing)
-  built test "${full[@]}" --no-run --test 'candle_cuda*' | take candle
+  built test "${full[@]}" --no-run --test candle_cuda --test candle_wgpu | take candle
   built build "${full[@]}" --example train_fashion --example train_char_lm | take example
 fi
 cp -r examples/data "$stage/example/data"
 cp -r benches/peers "$stage/bench/peers" 2>/dev/null || true
 cp scripts/bundle-run.sh "$stage/run"
+cp scripts/sanitize.sh "$stage/"
 git rev-parse HEAD > "$stage/COMMIT"
 git diff --quiet HEAD -- . || echo "with uncommitted changes" >> "$stage/COMMIT"
 # The binaries with candle share most of their bytes: a dictionary larger than any of them finds that.

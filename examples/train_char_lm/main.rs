@@ -53,6 +53,9 @@ struct Args {
     /// Runs of each way, each with its own weights and order.
     #[arg(long, default_value = "3")]
     seeds: NonZeroUsize,
+    /// The first of the seeds; the others follow it.
+    #[arg(long, default_value = "0")]
+    first_seed: u64,
     /// Steps of the optimizer [default: 200, or 100 on CUDA].
     #[arg(long)]
     steps: Option<NonZeroUsize>,
@@ -121,7 +124,7 @@ fn main() -> Result<()> {
         size.context,
     );
     let start = Instant::now();
-    let results = run_all(&plan, &ways, seeds)?;
+    let results = run_all(&plan, &ways, args.first_seed, seeds)?;
     let seconds = start.elapsed().as_secs_f64();
     println!("{}", table(&results)?);
     println!(
@@ -140,7 +143,7 @@ fn main() -> Result<()> {
     if let Some(path) = &args.json {
         let all = json!({
             "example": "train_char_lm", "device": format!("{:?}", args.device).to_lowercase(), "steps": steps,
-            "seeds": seeds, "micro_batches": micro_batches, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
+            "first_seed": args.first_seed, "seeds": seeds, "micro_batches": micro_batches, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
             "context": size.context, "layers": size.layers, "width": size.width, "seconds": seconds,
             "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
             "methods": results.iter().map(|r| report(r, &results[0])).collect::<Vec<_>>(),
@@ -153,8 +156,9 @@ fn main() -> Result<()> {
 }
 
 /// Every way with every seed: on the CPU one run a core at a time, each on one thread; on a card one after the other.
-fn run_all(plan: &Plan<'_>, ways: &[Method], seeds: usize) -> Result<Vec<Results>> {
-    let jobs: Vec<(u64, Method)> = (0..seeds as u64).flat_map(|s| ways.iter().map(move |m| (s, *m))).collect();
+fn run_all(plan: &Plan<'_>, ways: &[Method], first_seed: u64, seeds: usize) -> Result<Vec<Results>> {
+    let jobs: Vec<(u64, Method)> =
+        (first_seed..first_seed.saturating_add(seeds as u64)).flat_map(|s| ways.iter().map(move |m| (s, *m))).collect();
     let bar = ProgressBar::new((jobs.len() * plan.steps) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {percent:>3}% {elapsed} (left: {eta}) {msg}")?);
     bar.enable_steady_tick(Duration::from_millis(200));

@@ -232,7 +232,10 @@ struct Run {
 
 impl Run {
     fn new(device: &Device, options: &Options, adam: bool) -> Result<Run> {
-        let vars = variables(device, 5);
+        Run::of(variables(device, 5), options, adam)
+    }
+
+    fn of(vars: Vec<(String, Var)>, options: &Options, adam: bool) -> Result<Run> {
         let sum = ModelGradients::from_vars(&vars, options.clone())?;
         let optimizer = if adam {
             FusedOptimizer::adamw(&sum, ParamsAdamW { lr: 1e-2, ..ParamsAdamW::default() })?
@@ -271,6 +274,47 @@ fn the_same_gradients_give_the_bits_of_the_cpu() -> Result<()> {
             }
             let (a, b) = (cpu.sum.norm()?, card.sum.norm()?);
             assert!((a - b).abs() <= 1e-12 * a, "f64 sums of f32 tensors come in each device's own order: {a} {b}");
+        }
+    }
+    Ok(())
+}
+
+/// Variables of millions of elements, none a multiple of what a CTA takes, among small ones.
+fn large_variables(device: &Device) -> Vec<(String, Var)> {
+    let mut all = variables(device, 3);
+    for (name, n, dtype) in [("table", 5_000_011, DType::F32), ("half table", 3_000_017, DType::BF16)] {
+        let w = Tensor::from_vec(numbers(n as u64, n), n, device).unwrap().to_dtype(dtype).unwrap();
+        all.push((name.to_owned(), Var::from_tensor(&w).unwrap()));
+    }
+    all
+}
+
+#[test]
+fn large_tensors_have_the_bits_of_the_cpu() -> Result<()> {
+    let Some((device, _alone)) = card() else { return Ok(()) };
+    for options in [bits(Format::Adaptive { bits: 8 }), four(), bits(Format::Adaptive { bits: 2 })] {
+        let mut cpu = Run::of(large_variables(&CPU), &options, true)?;
+        let mut card = Run::of(large_variables(&device), &options, true)?;
+        cpu.go(0, 4)?;
+        card.go(0, 4)?;
+        assert!(state(&cpu.sum) == state(&card.sum), "{options:?}: accumulators differ");
+        let (a, b) = (cpu.sum.read_out()?, card.sum.read_out()?);
+        for ((name, on_cpu), (_, on_card)) in cpu.vars.iter().zip(&card.vars) {
+            assert!(flat(&a[name]) == flat(&b[name]), "{name} {options:?}: read-out differs");
+            assert!(flat(on_cpu) == flat(on_card), "{name} {options:?}: weights differ");
+        }
+    }
+    let x = Tensor::from_vec(numbers(9, 5_000_011), 5_000_011, &CPU)?;
+    for op in [Quantize::stochastic(Draw::new(5, 2)), Quantize::threshold(Threshold::TWN)] {
+        for grouping in [Grouping::default(), Grouping::Tensor] {
+            for dtype in [DType::F32, DType::BF16] {
+                let op = op.grouping(grouping);
+                let want = quantize(&x.to_dtype(dtype)?, &op)?;
+                let got = quantize(&x.to_dtype(dtype)?.to_device(&device)?, &op)?;
+                assert!(got.words_to_vec()? == want.words_to_vec()?, "{op:?} {dtype:?}: codes differ");
+                assert!(got.scales_to_vec()? == want.scales_to_vec()?, "{op:?} {dtype:?}: scales differ");
+                assert!(flat(&got.dequantize(dtype)?) == flat(&want.dequantize(dtype)?), "{op:?} {dtype:?}");
+            }
         }
     }
     Ok(())
