@@ -89,16 +89,18 @@ impl TernaryGradientAccumulator {
     /// # Errors
     ///
     /// [`Error::UnknownTensor`] or [`Error::MissingTensor`]; [`Error::Shape`], [`Error::ElementType`] or
-    /// [`Error::NonFinite`] within the tensor. The state is then as it was.
+    /// [`Error::NonFinite`] within the tensor. The state is then as it was. Where more than one thing is wrong, an
+    /// unknown name comes first, with stochastic rounding or without; then, in the order of the shapes given, a tensor
+    /// that is missing or has the wrong shape or type; values are looked at when all that is right.
     pub fn accumulate(&mut self, gradients: &HashMap<String, Tensor>) -> Result<()> {
         if self.config.use_stochastic_rounding {
             return self.inner.accumulate(gradients, 1.0);
         }
         let op = threshold(&self.config);
         let mut cut = HashMap::with_capacity(gradients.len());
-        for (name, gradient) in gradients {
-            let trits = quantize(gradient, &op).map_err(|e| e.in_tensor(name))?;
-            cut.insert(name.clone(), trits.dequantize(DType::F32)?);
+        for (spec, gradient) in self.specs.iter().zip(self.inner.in_order(gradients)?) {
+            let trits = quantize(gradient, &op).map_err(|e| e.in_tensor(&*spec.name))?;
+            cut.insert(spec.name.clone(), trits.dequantize(DType::F32)?);
         }
         self.inner.accumulate(&cut, 1.0)
     }
@@ -107,7 +109,8 @@ impl TernaryGradientAccumulator {
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] where a sum came to 2^126 and above, or what the device reports.
+    /// [`Error::NonFinite`] where a sum of gradients, each in range, came to 2^126 and above: from then on every read-out
+    /// fails until [`reset`](Self::reset), which drops what was accumulated. Or what the device reports.
     pub fn get_accumulated(&self) -> Result<HashMap<String, Tensor>> {
         let reduce = if self.count() == 0 { Reduce::Sum } else { Reduce::Mean };
         self.inner.read_out(reduce)
