@@ -30,13 +30,28 @@ impl<B: Backend> Accumulator<B> {
         gradients: &[(I, Floats<'_, B>)],
         weight: f32,
     ) -> Result<()> {
+        let gradients = self.accepted(gradients, weight)?;
+        self.add_accepted(&gradients, weight)
+    }
+
+    /// Everything that can be wrong with a micro-batch; its gradients in the order of the tensors. Nothing is written.
+    pub(crate) fn accepted<'g, 'i, I: Into<Id<'i>> + Copy>(
+        &mut self,
+        gradients: &[(I, Floats<'g, B>)],
+        weight: f32,
+    ) -> Result<Vec<Floats<'g, B>>> {
         self.usable()?;
         let gradients = self.in_order(gradients)?;
         self.validate(weight)?;
         if self.config.non_finite == NonFinite::Reject {
             self.reject(&gradients, weight)?;
         }
-        self.write(|this| this.add(&gradients, weight))?;
+        Ok(gradients)
+    }
+
+    /// Adds what was [`accepted`](Self::accepted).
+    pub(crate) fn add_accepted(&mut self, gradients: &[Floats<'_, B>], weight: f32) -> Result<()> {
+        self.write(|this| this.add(gradients, weight))?;
         self.window.held = self.window.held.saturating_add(1);
         self.window.micro_batch += 1;
         self.window.weights += f64::from(weight);
@@ -79,7 +94,7 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// Everything that can be known to be wrong before anything is queued.
-    fn validate(&self, weight: f32) -> Result<()> {
+    pub(crate) fn validate(&self, weight: f32) -> Result<()> {
         match self.config.format {
             Format::Adaptive { bits } => self.adaptive(bits, weight).validate(),
             Format::Exact { bits, scales } => {

@@ -118,7 +118,10 @@ impl ModelGradients {
     /// The accumulators' states: both are checked before either is replaced.
     fn take_over(&mut self, sum: Option<State>, residual: Option<State>) -> Result<()> {
         let before = match (&self.packed, &residual) {
-            (Some(packed), Some(_)) => Some(packed.state()?),
+            (Some(packed), Some(_)) => match packed.state() {
+                Err(Error::Refused { .. }) => None, // nothing to go back to, and refused it stays
+                state => Some(state?),
+            },
             _ => None,
         };
         if let (Some(packed), Some(sum)) = (&mut self.packed, sum) {
