@@ -72,9 +72,9 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] where lengths differ; [`Error::Parameter`], [`Error::Limit`] or [`Error::InvalidTrits`] for a level,
-    /// scale, count or report that no accumulator holds: a count is at most the number of micro-batches held, which must
-    /// fit its bits and be counted under scales. What the device reports. Nothing is then changed.
+    /// [`Error::Length`] where lengths differ; [`Error::Parameter`], [`Error::Limit`] or [`Error::InvalidTrits`] for a
+    /// level, scale, count or report that no accumulator holds: a count is at most the number of micro-batches held,
+    /// which must fit its bits and be counted under scales. What the device reports. Nothing is then changed.
     pub fn set_state(&mut self, state: &State) -> Result<()> {
         length("tensors", self.tensors.len(), state.tensors.len())?;
         length("reports", self.tensors.len(), state.reports.len())?;

@@ -27,8 +27,8 @@ impl ModelGradients {
     /// [`Error::UnknownTensor`], [`Error::MissingTensor`]; [`Error::Shape`], [`Error::ElementType`] or
     /// [`Error::WrongDevice`] within the tensor; [`Error::Parameter`] for a weight that is not finite; [`Error::Limit`]
     /// where exact counts are full or the micro-batch index is at its limit; [`Error::NonFinite`] under
-    /// [`NonFinite::Reject`]. The state is then as it was. After a failure of the device, or a panic, in the middle of a
-    /// call the window is refused until reset ([`Error::Refused`]).
+    /// [`NonFinite::Reject`]. The state is then as it was. After a failure of the device, or a panic, in the middle of
+    /// a call the window is refused until reset ([`Error::Refused`]).
     pub fn accumulate<G: Gradients + ?Sized>(&mut self, gradients: &G, weight: f32) -> Result<()> {
         self.usable()?;
         finite("weight", weight)?;

@@ -112,9 +112,9 @@ impl FusedOptimizer {
     /// # Errors
     ///
     /// [`Error::NothingAccumulated`]; [`Error::Length`] where the gradients are another model's, or weights are not
-    /// contiguous; [`Error::Limit`] where weights share memory; [`Error::Refused`]. Before anything is written. What the
-    /// device reports: weights and moments may then be updated in part, as after a panic, so that the window is refused
-    /// and not applied twice.
+    /// contiguous; [`Error::Limit`] where weights share memory; [`Error::Refused`]. Before anything is written. What
+    /// the device reports: weights and moments may then be updated in part, as after a panic, so that the window is
+    /// refused and not applied twice.
     pub fn step(&mut self, gradients: &mut ModelGradients) -> Result<Outcome> {
         self.validate_model(gradients)?;
         match gradients.ready()? {

@@ -265,8 +265,8 @@ impl ModelGradients {
         }
     }
 
-    /// Drops what was accumulated and starts the next window. What rounding lost ([`Options::residual_bits`]) is carried
-    /// on, except where the window was refused.
+    /// Drops what was accumulated and starts the next window. What rounding lost ([`Options::residual_bits`]) is
+    /// carried on, except where the window was refused.
     ///
     /// # Errors
     ///
