@@ -276,6 +276,35 @@ fn the_same_gradients_give_the_bits_of_the_cpu() -> Result<()> {
     Ok(())
 }
 
+/// A tensor far longer than its neighbours: the tiles of the short ones and of the long one come apart in a kernel's
+/// grid, and a thread block may have more than one.
+#[test]
+fn one_long_tensor_beside_short_ones_gives_the_bits_of_the_cpu() -> Result<()> {
+    let Some((device, _alone)) = card() else { return Ok(()) };
+    let lengths = [70, 3 * 4096 * 1024 + 77, 4096, 65];
+    let first_look = Format::Exact { bits: 8, scales: Scales::FirstLook { headroom: 2.0 } };
+    let adaptive = [2, 4, 8].map(|bits| Format::Adaptive { bits });
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for format in adaptive.into_iter().chain([first_look]) {
+            let accumulated = |device: &Device| -> Result<State> {
+                let variable = |(i, n): (usize, usize)| -> Result<(String, Var)> {
+                    Ok((i.to_string(), Var::from_tensor(&Tensor::zeros(n, dtype, device)?)?))
+                };
+                let vars = lengths.into_iter().enumerate().map(variable).collect::<Result<Vec<_>>>()?;
+                let mut sum = ModelGradients::from_vars(&vars, bits(format))?;
+                for k in 0..2 {
+                    sum.consume(gradients(&vars, k), 0.75)?;
+                }
+                assert_eq!(sum.packed().unwrap().elements(), lengths.iter().sum::<usize>() as u64);
+                Ok(state(&sum))
+            };
+            // Too long to be printed.
+            assert!(accumulated(&CPU)? == accumulated(&device)?, "{format:?} {dtype:?}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_checkpoint_goes_on_on_the_other_device() -> Result<()> {
     let Some((device, _alone)) = card() else { return Ok(()) };
