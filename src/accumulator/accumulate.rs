@@ -13,6 +13,16 @@ use half::{bf16, f16};
 /// The smallest scale: 2^-97, what a block at the limit of zero comes to with 8-bit levels.
 const SCALE_MIN: u32 = 30 << 23;
 
+/// Checks that a bf16 can be a scale.
+pub(super) fn scale_in_range(scale: u16) -> Result<()> {
+    let bits = u32::from(scale) << 16;
+    if bits == 0 || (SCALE_MIN..=RANGE_LIMIT).contains(&bits) {
+        return Ok(());
+    }
+    let (got, requirement) = (f64::from(f32::from_bits(bits)), "0 or from 2^-97 to 2^126");
+    Err(Error::Parameter { name: "scale", got, requirement })
+}
+
 impl<B: Backend> Accumulator<B> {
     /// Adds `weight` times the gradients of one micro-batch: every tensor once, by name or by index, in any order.
     ///
@@ -77,14 +87,8 @@ impl<B: Backend> Accumulator<B> {
                 return Err(Error::Limit { what: "micro-batches counted before new scales", got, limit: 0 });
             }
             length("scales", self.config.block.blocks(tensor.len), scales.len())?;
-            for s in scales {
-                let bits = u32::from(s.to_bits()) << 16;
-                if bits != 0 && !(SCALE_MIN..=RANGE_LIMIT).contains(&bits) {
-                    let requirement = "0 or from 2^-97 to 2^126";
-                    return Err(Error::Parameter { name: "scale", got: f64::from(s.to_f32()), requirement });
-                }
-            }
             let bits: Vec<u16> = scales.iter().map(|s| s.to_bits()).collect();
+            bits.iter().try_for_each(|s| scale_in_range(*s))?;
             self.backend.upload(&bits)
         };
         let buffer = upload(&self.tensors[i]).map_err(|e| e.in_tensor(&*self.specs[i].name))?;

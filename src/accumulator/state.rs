@@ -1,16 +1,14 @@
 //! Everything an accumulator holds, in host memory: what a checkpoint is made of.
 
+use super::accumulate::scale_in_range;
 use super::{Accumulator, Format, Window};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::numerics::constants::{GROUP, RANGE_LIMIT};
+use crate::numerics::constants::GROUP;
 use crate::numerics::level::level_max;
 use crate::numerics::pack::{level, words};
 use crate::op::accumulate::counts_fit;
 use crate::op::{Report, length};
-
-/// The smallest scale: 2^-97.
-const SCALE_MIN: u32 = 30 << 23;
 
 /// The whole state of an accumulator, in host memory. The configuration is not part of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -121,13 +119,7 @@ impl<B: Backend> Accumulator<B> {
         length("scales", blocks, from.scales.len())?;
         let seen = if tensor.seen.is_some() { blocks } else { 0 };
         length("seen", seen, from.seen.as_ref().map_or(0, Vec::len))?;
-        for s in from.scales.iter().chain(from.seen.iter().flatten()) {
-            let scale = u32::from(*s) << 16;
-            if scale != 0 && !(SCALE_MIN..=RANGE_LIMIT).contains(&scale) {
-                let (got, requirement) = (f64::from(f32::from_bits(scale)), "0 or from 2^-97 to 2^126");
-                return Err(Error::Parameter { name: "scale", got, requirement });
-            }
-        }
+        from.scales.iter().chain(from.seen.iter().flatten()).try_for_each(|s| scale_in_range(*s))?;
         if tensor.seen.is_some() && held > 0 && !from.scaled {
             return Err(Error::Limit { what: "micro-batches counted before scales", got: u64::from(held), limit: 0 });
         }

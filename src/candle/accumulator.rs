@@ -74,14 +74,7 @@ impl GradientAccumulator {
     }
 
     fn of_vars(vars: &[(String, Var)], config: Config, on: Option<Device>) -> Result<Self> {
-        let home = vars.first().map_or(candle_core::Device::Cpu, |(_, var)| var.device().clone());
-        for (name, var) in vars {
-            float(var.dtype()).map_err(|e| e.in_tensor(name))?;
-            if !home.same_device(var.device()) {
-                let (expected, got) = (format!("{:?}", home.location()), format!("{:?}", var.device().location()));
-                return Err(Error::WrongDevice { expected, got }.in_tensor(name));
-            }
-        }
+        let home = home(vars)?;
         let specs: Vec<Spec> = vars.iter().map(|(name, var)| Spec::new(name, var.dims())).collect();
         let on = on.map_or_else(|| device(&home), Ok)?;
         Ok(GradientAccumulator {
@@ -256,8 +249,27 @@ pub(crate) fn in_order<'g>(
     ordered.into_iter().zip(specs).map(sound).collect()
 }
 
+/// The device of variables, which must be of floats and all on the same; the CPU where there are none.
+pub(crate) fn home(vars: &[(String, Var)]) -> Result<candle_core::Device> {
+    let home = vars.first().map_or(candle_core::Device::Cpu, |(_, var)| var.device().clone());
+    for (name, var) in vars {
+        float(var.dtype()).map_err(|e| e.in_tensor(name))?;
+        same_device(&home, var).map_err(|e| e.in_tensor(name))?;
+    }
+    Ok(home)
+}
+
+/// Checks that a tensor is on a device.
+pub(crate) fn same_device(home: &candle_core::Device, tensor: &Tensor) -> Result<()> {
+    if home.same_device(tensor.device()) {
+        return Ok(());
+    }
+    let (expected, got) = (format!("{:?}", home.location()), format!("{:?}", tensor.device().location()));
+    Err(Error::WrongDevice { expected, got })
+}
+
 /// The variables of a map in the order of their names.
-fn by_name(map: &VarMap) -> Vec<(String, Var)> {
+pub(crate) fn by_name(map: &VarMap) -> Vec<(String, Var)> {
     let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut vars: Vec<(String, Var)> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
     drop(data);

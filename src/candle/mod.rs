@@ -30,7 +30,7 @@ mod tensor;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
-pub(crate) use accumulator::in_order;
 pub use accumulator::{GradientAccumulator, Gradients};
+pub(crate) use accumulator::{by_name, home, in_order, same_device};
 pub use storage::device;
 pub use tensor::{TernaryTensor, quantize, quantize_all};

@@ -5,7 +5,7 @@ use super::{ModelGradients, Place};
 use crate::accumulator::{BEING_WRITTEN, Floats, Id, NonFinite};
 use crate::backend::{Backend, Memory};
 use crate::candle::storage::with_views;
-use crate::candle::{Gradients, in_order};
+use crate::candle::{Gradients, in_order, same_device};
 use crate::device::{Device, Reports};
 use crate::error::{Error, Result};
 use crate::numerics::update::SgdTerms;
@@ -102,11 +102,7 @@ impl ModelGradients {
         };
         let ordered = in_order(&self.specs, given, index)?;
         for (tensor, spec) in ordered.iter().zip(&self.specs) {
-            if !tensor.device().same_device(&self.home) {
-                let (expected, got) =
-                    (format!("{:?}", self.home.location()), format!("{:?}", tensor.device().location()));
-                return Err(Error::WrongDevice { expected, got }.in_tensor(&*spec.name));
-            }
+            same_device(&self.home, tensor).map_err(|e| e.in_tensor(&*spec.name))?;
         }
         Ok(ordered)
     }

@@ -47,7 +47,7 @@ pub use wrapper::{Accumulated, AccumulatedConfig};
 
 use crate::accumulator::{Accumulator, BEING_WRITTEN, Spec};
 use crate::backend::Memory;
-use crate::candle::storage::{device, float};
+use crate::candle::storage::device;
 use crate::device::{Device, Reports};
 use crate::error::{Error, Result};
 use crate::op::Report;
@@ -141,14 +141,7 @@ impl ModelGradients {
     /// As for [`new`](Self::new); [`Error::ElementType`] for a variable that is not f32, f16 or bf16;
     /// [`Error::WrongDevice`] for one on another device than the first.
     pub fn from_vars(vars: &[(String, Var)], options: Options) -> Result<Self> {
-        let home = vars.first().map_or(candle_core::Device::Cpu, |(_, var)| var.device().clone());
-        for (name, var) in vars {
-            float(var.dtype()).map_err(|e| e.in_tensor(name))?;
-            if !home.same_device(var.device()) {
-                let (expected, got) = (format!("{:?}", home.location()), format!("{:?}", var.device().location()));
-                return Err(Error::WrongDevice { expected, got }.in_tensor(name));
-            }
-        }
+        let home = crate::candle::home(vars)?;
         let specs = vars.iter().map(|(name, var)| Spec::new(name, var.dims())).collect();
         let dtypes = vars.iter().map(|(_, var)| var.dtype()).collect();
         Self::build(specs, dtypes, vars.iter().map(|(_, var)| var.clone()).collect(), options, &home)
@@ -160,11 +153,7 @@ impl ModelGradients {
     ///
     /// As for [`from_vars`](Self::from_vars).
     pub fn from_varmap(map: &VarMap, options: Options) -> Result<Self> {
-        let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut vars: Vec<(String, Var)> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
-        drop(data);
-        vars.sort_by(|a, b| a.0.cmp(&b.0));
-        Self::from_vars(&vars, options)
+        Self::from_vars(&crate::candle::by_name(map), options)
     }
 
     fn build(
