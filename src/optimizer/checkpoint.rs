@@ -3,8 +3,7 @@
 
 use super::fused::Rule;
 use super::{FusedOptimizer, ModelGradients, Place, Window};
-use crate::accumulator::Floats;
-use crate::accumulator::{Accumulator, State};
+use crate::accumulator::{Accumulator, BEING_WRITTEN, Floats, State};
 use crate::backend::Memory;
 use crate::candle::storage::with_views;
 use crate::checkpoint::{
@@ -127,13 +126,16 @@ impl ModelGradients {
         if let (Some(packed), Some(sum)) = (&mut self.packed, sum) {
             packed.set_state(&sum)?;
         }
-        if let (Some(accumulator), Some(state)) = (&mut self.residual, residual)
-            && let Err(e) = accumulator.set_state(&state)
-        {
-            if let (Some(packed), Some(before)) = (&mut self.packed, before) {
-                packed.set_state(&before)?;
+        if let (Some(accumulator), Some(state)) = (&mut self.residual, residual) {
+            // The two are out of step until both are replaced, or the first is as it was.
+            let refused = self.window.refused.replace(BEING_WRITTEN.to_owned());
+            if let Err(e) = accumulator.set_state(&state) {
+                if let (Some(packed), Some(before)) = (&mut self.packed, before) {
+                    packed.set_state(&before)?;
+                    self.window.refused = refused;
+                }
+                return Err(e);
             }
-            return Err(e);
         }
         Ok(())
     }
