@@ -48,7 +48,7 @@ cp scripts/sanitize.sh "$stage/"
 git rev-parse HEAD > "$stage/COMMIT"
 git diff --quiet HEAD -- . || echo "with uncommitted changes" >> "$stage/COMMIT"
 # The binaries with candle share most of their bytes: a dictionary larger than any of them finds that.
-tar -C target/bundle -cf - trigrad-gpu | xz -9 > "$out"
+tar -C target/bundle -cf - trigrad-gpu | xz --lzma2=preset=6,dict=256MiB > "$out"
 size=$(stat -c %s "$out")
 echo "$out: $((size / 1000000)) MB"
 [ "$size" -le 60000000 ] || { echo "larger than 60 MB" >&2; exit 1; }

@@ -475,6 +475,81 @@ mod corrected {
         assert_eq!(wrapper.step_count(), 2);
     }
 
+    /// Which error comes first does not depend on the rounding, nor on the order of a hash map.
+    #[test]
+    fn of_several_errors_names_come_first_and_values_last() {
+        let shapes = [("b".to_string(), vec![3]), ("a".to_string(), vec![2])];
+        let good = |n: usize| Tensor::ones(n, DType::F32, &Device::Cpu).unwrap();
+        let nan = |n: usize| good(n).affine(f64::NAN, 0.0).unwrap();
+        let integers = |n: usize| Tensor::zeros(n, DType::U32, &Device::Cpu).unwrap();
+        type Expected = fn(&Error) -> bool;
+        let cases: [(Vec<(&str, Tensor)>, Expected); 8] = [
+            (
+                vec![("b", nan(3)), ("a", good(2)), ("c", good(1))],
+                |e| matches!(e, Error::UnknownTensor { name, .. } if name == "c"),
+            ),
+            (
+                vec![("b", good(4)), ("d", nan(1)), ("c", nan(1))],
+                |e| matches!(e, Error::UnknownTensor { name, .. } if name == "c"),
+            ),
+            (vec![("b", nan(3))], |e| matches!(e, Error::MissingTensor { name } if name == "a")),
+            (vec![("a", good(5))], |e| matches!(e, Error::MissingTensor { name } if name == "b")),
+            (vec![("b", nan(3)), ("a", good(3))], |e| {
+                matches!(e, Error::InTensor { tensor, .. } if tensor == "a") && matches!(e.root(), Error::Shape { .. })
+            }),
+            (vec![("b", integers(3)), ("a", good(3))], |e| {
+                matches!(e, Error::InTensor { tensor, .. } if tensor == "b")
+                    && matches!(e.root(), Error::ElementType { .. })
+            }),
+            (vec![("b", good(3)), ("a", nan(2))], |e| matches!(e, Error::InTensor { tensor, .. } if tensor == "a")),
+            (vec![("b", nan(3)), ("a", nan(2))], |e| {
+                matches!(e, Error::InTensor { tensor, .. } if tensor == "b")
+                    && matches!(e.root(), Error::NonFinite { count: 3, first: 0 })
+            }),
+        ];
+        for stochastic in [true, false] {
+            let config = TernaryConfig::default().with_stochastic_rounding(stochastic);
+            let mut acc = TernaryGradientAccumulator::new(&shapes, config, &Device::Cpu).unwrap();
+            acc.accumulate(&HashMap::from([("a".to_string(), good(2)), ("b".to_string(), good(3))])).unwrap();
+            let read = |acc: &TernaryGradientAccumulator| {
+                let read = acc.get_accumulated().unwrap();
+                ["a", "b"].map(|t| read[t].to_vec1::<f32>().unwrap())
+            };
+            let before = read(&acc);
+            for (i, (wrong, expected)) in cases.iter().enumerate() {
+                for _ in 0..16 {
+                    // A map of its own each time, so in an order of its own.
+                    let map: HashMap<_, _> = wrong.iter().map(|(name, x)| ((*name).to_string(), x.clone())).collect();
+                    let e = acc.accumulate(&map).unwrap_err();
+                    assert!(expected(&e), "case {i}, stochastic {stochastic}: {e}");
+                }
+                assert_eq!((acc.count(), read(&acc)), (1, before.clone()));
+            }
+        }
+    }
+
+    /// Gradients in range whose sum is not: it can not be read, until it is dropped.
+    #[test]
+    fn a_sum_out_of_range_is_refused_until_it_is_dropped() {
+        let config = TernaryConfig::default().with_accumulation_steps(2);
+        let mut wrapper = TernaryOptimizerWrapper::new(&[("w".to_string(), vec![1])], config, &Device::Cpu).unwrap();
+        let g = |x: f32| one("w", Tensor::new(&[x], &Device::Cpu).unwrap());
+        let large = 1.5 * 2f32.powi(125);
+        wrapper.step(&g(large)).unwrap();
+        assert!(wrapper.step(&g(large)).unwrap());
+        for _ in 0..2 {
+            let e = wrapper.get_gradients_for_update().unwrap_err();
+            assert!(matches!(e.root(), Error::NonFinite { count: 1.., first: 0 }), "{e}");
+            wrapper.step(&g(1.0)).unwrap();
+        }
+        assert_eq!((wrapper.step_count(), wrapper.update_count()), (4, 0));
+        wrapper.load_state(wrapper.step_count(), wrapper.update_count());
+        wrapper.step(&g(1.0)).unwrap();
+        assert!(wrapper.step(&g(1.0)).unwrap());
+        assert_eq!(wrapper.get_gradients_for_update().unwrap()["w"].to_vec1::<f32>().unwrap(), [1.0]);
+        assert_eq!((wrapper.step_count(), wrapper.update_count()), (6, 1));
+    }
+
     #[test]
     fn packed_and_unpacked_hold_the_same_kind_of_trits() {
         let x: Vec<f16> = (0..77).map(|i| f16::from_f32(if i % 3 == 0 { 2.0 } else { 0.0 })).collect();

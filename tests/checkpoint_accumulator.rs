@@ -187,6 +187,97 @@ fn reports_that_can_not_be_are_refused() -> Result<()> {
     Ok(())
 }
 
+/// Levels and counts that no window has: a count above the micro-batches it is of, more micro-batches than fit, both
+/// planes of a 2-bit level. By hand and in a file with a right checksum.
+#[test]
+fn levels_that_can_not_be_are_refused() -> Result<()> {
+    let refused = |format, bad: &State, what: &str| {
+        let mut sum = make(Cpu::new(), format);
+        go(&mut sum, 0, 2).unwrap();
+        let before = sum.state().unwrap();
+        let by_hand = sum.set_state(bad).err().unwrap_or_else(|| panic!("{what}: taken"));
+        // A file can hold it, as a program that is not this one may write it.
+        let mut sound = bad.clone();
+        sound.tensors.iter_mut().for_each(|t| t.levels.fill(0));
+        sound.held = 1;
+        let file = path("impossible.safetensors");
+        let mut saved = make(Cpu::new(), format);
+        saved.set_state(&sound).unwrap();
+        saved.save(&file).unwrap();
+        fs::write(&file, with_levels(&fs::read(&file).unwrap(), bad)).unwrap();
+        let loaded = sum.load(&file).err().unwrap_or_else(|| panic!("{what}: loaded"));
+        assert_eq!(loaded.to_string(), by_hand.to_string(), "{what}");
+        assert_eq!(sum.state().unwrap(), before, "{what}");
+        by_hand
+    };
+    let of = |format, n| {
+        let mut sum = make(Cpu::new(), format);
+        go(&mut sum, 0, n).unwrap();
+        sum.state().unwrap()
+    };
+    let counts = of(FORMATS[2], 2);
+    assert!(counts.tensors[0].levels.iter().any(|w| *w != 0));
+    for (held, bad) in [(2, 3u32), (2, 0xd), (7, 8), (0, 1), (0, 0xf)] {
+        let mut state = counts.clone();
+        state.held = held;
+        state.tensors.iter_mut().for_each(|t| t.levels.fill(0));
+        state.tensors[1].levels[0] = bad << 4;
+        let e = refused(FORMATS[2], &state, &format!("count {bad:x} of {held}"));
+        let magnitude = if bad < 8 { bad } else { 16 - bad };
+        assert!(
+            matches!(*e.root(), Error::Limit { what: "level", got, limit }
+                if got == u64::from(magnitude) && limit == u64::from(held)),
+            "{e}"
+        );
+        assert!(e.to_string().contains("bias"), "{e}");
+    }
+    for (format, max) in [(FORMATS[2], 7), (FORMATS[3], 32_767)] {
+        for held in [max + 1, u32::MAX] {
+            let mut state = of(format, 1);
+            state.held = held;
+            let e = refused(format, &state, &format!("{held} held"));
+            assert!(matches!(e, Error::Limit { got, limit, .. } if (got, limit) == (held.into(), max.into())), "{e}");
+        }
+        let mut full = of(format, 1);
+        full.held = max;
+        make(Cpu::new(), format).set_state(&full)?;
+    }
+    let mut unscaled = of(FORMATS[2], 1);
+    unscaled.tensors[1].scaled = false;
+    let e = make(Cpu::new(), FORMATS[2]).set_state(&unscaled).unwrap_err();
+    assert!(matches!(e.root(), Error::Limit { got: 1, limit: 0, .. }), "{e}");
+    let mut both = of(FORMATS[0], 2);
+    both.tensors[1].levels = vec![0b1_0100, 0b1_0100];
+    let e = refused(FORMATS[0], &both, "both planes");
+    assert!(matches!(e.root(), Error::InvalidTrits { count: 2, first: 2 }), "{e}");
+    // Adaptive levels have no such bound: any number of micro-batches fits.
+    let mut many = of(FORMATS[1], 1);
+    many.held = u32::MAX;
+    make(Cpu::new(), FORMATS[1]).set_state(&many)
+}
+
+/// A file with the levels and the number of micro-batches of another state, and a right checksum.
+fn with_levels(file: &[u8], state: &State) -> Vec<u8> {
+    let read = safetensors::SafeTensors::deserialize(file).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(file).unwrap();
+    let mut fields = metadata.metadata().clone().unwrap();
+    fields.insert("sum.held".to_owned(), state.held.to_string());
+    fields.insert("checksum".to_owned(), "00000000".to_owned());
+    let levels: Vec<Vec<u8>> =
+        state.tensors.iter().map(|t| t.levels.iter().flat_map(|w| w.to_le_bytes()).collect()).collect();
+    let tensors = read.tensors().into_iter().map(|(name, view)| {
+        let of = |i: usize| name == format!("sum.{i}.levels");
+        let data = (0..levels.len()).find(|i| of(*i)).map_or(view.data(), |i| &levels[i][..]);
+        let view = safetensors::tensor::TensorView::new(view.dtype(), view.shape().to_vec(), data).unwrap();
+        (name, view)
+    });
+    let mut bytes = safetensors::serialize(tensors, Some(fields)).unwrap();
+    let sum_at = bytes.windows(12).position(|w| w == b"\"checksum\":\"").unwrap() + 12;
+    let crc = format!("{:08x}", crc32fast::hash(&bytes));
+    bytes[sum_at..sum_at + 8].copy_from_slice(crc.as_bytes());
+    bytes
+}
+
 /// Equal states are equal files, whatever the process: nothing in a file depends on the order of a hash map.
 #[test]
 fn equal_states_are_equal_files() -> Result<()> {

@@ -87,12 +87,17 @@ macro_rules! produce {
             untyped(&mut out);
             return out;
 
+            /// Rows begin where a part does.
+            fn first(op: &Quantize) -> u64 {
+                4096 * if let Grouping::Row(cols) = op.grouping { cols } else { 1 }
+            }
+
             fn packed<T: Element>(op: &Quantize, n: usize, seed: u32) -> (Vec<u32>, Vec<u16>, Report) {
                 let x = inputs::<T>(seed, n);
                 let (mut w, mut s) = (vec![u32::MAX; words(n, 2)], vec![u16::MAX; op.grouping.groups(n)]);
                 let mut r = vec![Report::default()];
                 let item =
-                    quantize::Item { tensor: 5, first: 4096, x: &x[..], words: &mut w[..], scales: &mut s[..], report: 0 };
+                    quantize::Item { tensor: 5, first: first(op), x: &x[..], words: &mut w[..], scales: &mut s[..], report: 0 };
                 $backend.quantize(op, &mut [item], &mut r).unwrap();
                 (w, s, r[0])
             }

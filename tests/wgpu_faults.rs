@@ -71,3 +71,20 @@ fn threads_share_a_device_with_an_accumulator_each() {
         assert!(work(&Cpu::new(), i, format(i)).unwrap() == *state, "worker {i}");
     }
 }
+
+/// Each thread's poll ends what another waits for, and may call the other's callback after the other has woken up.
+#[test]
+fn many_threads_download_at_once() {
+    let Some(gpu) = device() else { return };
+    std::thread::scope(|scope| {
+        for worker in 0..16u32 {
+            let gpu = &gpu;
+            scope.spawn(move || {
+                let held = gpu.upload(&[worker, 7, 7]).unwrap();
+                for _ in 0..200 {
+                    assert_eq!(gpu.download(Wgpu::view(&held)).unwrap(), [worker, 7, 7]);
+                }
+            });
+        }
+    });
+}

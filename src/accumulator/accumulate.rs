@@ -13,6 +13,16 @@ use half::{bf16, f16};
 /// The smallest scale: 2^-97, what a block at the limit of zero comes to with 8-bit levels.
 const SCALE_MIN: u32 = 30 << 23;
 
+/// Checks that a bf16 can be a scale.
+pub(super) fn scale_in_range(scale: u16) -> Result<()> {
+    let bits = u32::from(scale) << 16;
+    if bits == 0 || (SCALE_MIN..=RANGE_LIMIT).contains(&bits) {
+        return Ok(());
+    }
+    let (got, requirement) = (f64::from(f32::from_bits(bits)), "0 or from 2^-97 to 2^126");
+    Err(Error::Parameter { name: "scale", got, requirement })
+}
+
 impl<B: Backend> Accumulator<B> {
     /// Adds `weight` times the gradients of one micro-batch: every tensor once, by name or by index, in any order.
     ///
@@ -30,13 +40,28 @@ impl<B: Backend> Accumulator<B> {
         gradients: &[(I, Floats<'_, B>)],
         weight: f32,
     ) -> Result<()> {
+        let gradients = self.accepted(gradients, weight)?;
+        self.add_accepted(&gradients, weight)
+    }
+
+    /// Everything that can be wrong with a micro-batch; its gradients in the order of the tensors. Nothing is written.
+    pub(crate) fn accepted<'g, 'i, I: Into<Id<'i>> + Copy>(
+        &mut self,
+        gradients: &[(I, Floats<'g, B>)],
+        weight: f32,
+    ) -> Result<Vec<Floats<'g, B>>> {
         self.usable()?;
         let gradients = self.in_order(gradients)?;
         self.validate(weight)?;
         if self.config.non_finite == NonFinite::Reject {
             self.reject(&gradients, weight)?;
         }
-        self.write(|this| this.add(&gradients, weight))?;
+        Ok(gradients)
+    }
+
+    /// Adds what was [`accepted`](Self::accepted).
+    pub(crate) fn add_accepted(&mut self, gradients: &[Floats<'_, B>], weight: f32) -> Result<()> {
+        self.write(|this| this.add(gradients, weight))?;
         self.window.held = self.window.held.saturating_add(1);
         self.window.micro_batch += 1;
         self.window.weights += f64::from(weight);
@@ -62,14 +87,8 @@ impl<B: Backend> Accumulator<B> {
                 return Err(Error::Limit { what: "micro-batches counted before new scales", got, limit: 0 });
             }
             length("scales", self.config.block.blocks(tensor.len), scales.len())?;
-            for s in scales {
-                let bits = u32::from(s.to_bits()) << 16;
-                if bits != 0 && !(SCALE_MIN..=RANGE_LIMIT).contains(&bits) {
-                    let requirement = "0 or from 2^-97 to 2^126";
-                    return Err(Error::Parameter { name: "scale", got: f64::from(s.to_f32()), requirement });
-                }
-            }
             let bits: Vec<u16> = scales.iter().map(|s| s.to_bits()).collect();
+            bits.iter().try_for_each(|s| scale_in_range(*s))?;
             self.backend.upload(&bits)
         };
         let buffer = upload(&self.tensors[i]).map_err(|e| e.in_tensor(&*self.specs[i].name))?;
@@ -79,7 +98,7 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// Everything that can be known to be wrong before anything is queued.
-    fn validate(&self, weight: f32) -> Result<()> {
+    pub(crate) fn validate(&self, weight: f32) -> Result<()> {
         match self.config.format {
             Format::Adaptive { bits } => self.adaptive(bits, weight).validate(),
             Format::Exact { bits, scales } => {

@@ -128,7 +128,12 @@ pub struct Config {
     pub format: Format,
     /// Elements that share a scale.
     pub block: BlockSize,
-    /// The seed of every draw.
+    /// The seed of every draw. A draw depends on the seed, the step, the index of the micro-batch, the tensor's place in
+    /// the list and the element's place in the tensor, and on nothing else: two accumulators of the same seed draw the
+    /// same numbers for the same tensor of the same micro-batch, so that the errors of their roundings do not average
+    /// out. Workers that share a step take indices of their own from one numbering
+    /// ([`super::Accumulator::set_micro_batch`]), which also makes the sum the same however the work is split;
+    /// accumulators of other models or other sums take another seed.
     pub seed: u64,
     /// What happens to NaN and Inf.
     pub non_finite: NonFinite,

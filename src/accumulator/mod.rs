@@ -8,8 +8,8 @@
 //! The bits depend on the gradients, the weights, the seed, the step, the micro-batch index and the order of the
 //! tensors, and on nothing else: not on the backend, threads or launch shape.
 //!
-//! An error leaves the accumulator as it was. If the device itself fails in the middle of a call, or the call panics, the window is
-//! refused until reset ([`Error::Refused`]): it can not be read half-updated.
+//! An error leaves the accumulator as it was. If the device itself fails in the middle of a call, or the call panics,
+//! the window is refused until reset ([`Error::Refused`]): it can not be read half-updated.
 //!
 //! # Examples
 //!
@@ -76,6 +76,9 @@ struct Tensor<B: Backend> {
     /// Whether the scales of this window are fixed: exact counts only.
     scaled: bool,
 }
+
+/// Why a window is refused that is being written, until the call that writes it returns.
+pub(crate) const BEING_WRITTEN: &str = "a call that wrote to the state did not return";
 
 /// Where the window stands.
 #[derive(Clone, Debug, Default)]
@@ -280,18 +283,9 @@ impl<B: Backend> Accumulator<B> {
     /// Writes to the state of a usable window, or resets it. If the work fails, or does not return at all because it
     /// panics, the window is no longer what it says it is, and is refused.
     fn write<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.window.refused = Some("a call that wrote to the state did not return".to_owned());
+        self.window.refused = Some(BEING_WRITTEN.to_owned());
         let result = work(self);
         self.window.refused = result.as_ref().err().map(ToString::to_string);
-        result
-    }
-
-    /// After a failure while the state was being written, the window is no longer what it says it is.
-    #[cfg(feature = "candle")]
-    fn refuse_on_error<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Err(e) = &result {
-            self.window.refused = Some(e.to_string());
-        }
         result
     }
 }

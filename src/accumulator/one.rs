@@ -4,6 +4,7 @@ use super::gradients::Typed;
 use super::{Accumulator, Floats, Format};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::op::Report;
 use crate::op::accumulate::AdaptiveItem;
 use half::{bf16, f16};
 
@@ -20,14 +21,14 @@ impl<B: Backend> Accumulator<B> {
 
     /// Makes one tensor of adaptive levels hold `x`, rounded.
     pub(crate) fn replace_one(&mut self, i: usize, x: Floats<'_, B>) -> Result<()> {
-        let cleared = match self.tensors.get_mut(i) {
-            Some(tensor) => self
-                .backend
-                .clear(B::view_mut(&mut tensor.levels))
-                .and_then(|()| self.backend.clear(B::view_mut(&mut tensor.scales))),
+        self.usable()?;
+        self.write(|this| match this.tensors.get_mut(i) {
+            Some(tensor) => {
+                this.backend.clear(B::view_mut(&mut tensor.levels))?;
+                this.backend.clear(B::view_mut(&mut tensor.scales))
+            }
             None => Ok(()),
-        };
-        self.refuse_on_error(cleared)?;
+        })?;
         self.add_one(i, x, 1.0)
     }
 
@@ -38,11 +39,16 @@ impl<B: Backend> Accumulator<B> {
         self.window.weights += f64::from(weight);
     }
 
-    /// Starts the next window with what is held, and with nothing reported.
+    /// Starts the next window with what is held, and with nothing reported; empty if what is held is refused.
     pub(crate) fn carry_to(&mut self, step: u32) -> Result<()> {
+        if self.window.refused.is_some() {
+            return self.reset_to(step);
+        }
+        self.write(|this| this.backend.clear_reports(&mut this.reports))?;
+        self.merged.fill(Report::default());
         self.window.step = step;
         self.window.micro_batch = 0;
-        self.backend.clear_reports(&mut self.reports)
+        Ok(())
     }
 
     fn one<T: Typed>(&mut self, i: usize, x: &Floats<'_, B>, weight: f32) -> Result<()> {

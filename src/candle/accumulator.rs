@@ -74,14 +74,7 @@ impl GradientAccumulator {
     }
 
     fn of_vars(vars: &[(String, Var)], config: Config, on: Option<Device>) -> Result<Self> {
-        let home = vars.first().map_or(candle_core::Device::Cpu, |(_, var)| var.device().clone());
-        for (name, var) in vars {
-            float(var.dtype()).map_err(|e| e.in_tensor(name))?;
-            if !home.same_device(var.device()) {
-                let (expected, got) = (format!("{:?}", home.location()), format!("{:?}", var.device().location()));
-                return Err(Error::WrongDevice { expected, got }.in_tensor(name));
-            }
-        }
+        let home = home(vars)?;
         let specs: Vec<Spec> = vars.iter().map(|(name, var)| Spec::new(name, var.dims())).collect();
         let on = on.map_or_else(|| device(&home), Ok)?;
         Ok(GradientAccumulator {
@@ -130,24 +123,16 @@ impl GradientAccumulator {
     /// # Errors
     ///
     /// As for [`Accumulator::accumulate`]; [`Error::Shape`] or [`Error::ElementType`] within the tensor. The state is
-    /// then as it was.
+    /// then as it was. Where more than one thing is wrong, an unknown name comes first; then, tensor by tensor in the
+    /// order of the list, what is missing or has the wrong shape or type; then [`Error::NonFinite`].
     pub fn accumulate<G: Gradients + ?Sized>(&mut self, gradients: &G, weight: f32) -> Result<()> {
-        let given = gradients.given(&self.vars);
-        for (id, tensor) in &given {
-            let spec = &self.inner.specs()[self.inner.index(*id)?];
-            if tensor.dims() != spec.shape {
-                let shape = Error::Shape { expected: spec.shape.clone(), got: tensor.dims().to_vec() };
-                return Err(shape.in_tensor(&*spec.name));
-            }
-            float(tensor.dtype()).map_err(|e| e.in_tensor(&*spec.name))?;
-        }
-        let tensors: Vec<&Tensor> = given.iter().map(|(_, tensor)| *tensor).collect();
+        let tensors = self.in_order(gradients)?;
         let inner = &mut self.inner;
         #[cfg(feature = "wgpu")]
         let gpu = if let Device::Wgpu(gpu) = inner.backend() { Some(gpu.clone()) } else { None };
         let add = |views: &[Floats<'_, Device>]| {
             let list: Vec<(Id<'_>, Floats<'_, Device>)> =
-                given.iter().map(|(id, _)| *id).zip(views.iter().copied()).collect();
+                views.iter().enumerate().map(|(i, v)| (Id::Index(i), *v)).collect();
             inner.accumulate(&list, weight)
         };
         #[cfg(feature = "wgpu")]
@@ -204,6 +189,11 @@ impl GradientAccumulator {
         &mut self.inner
     }
 
+    /// The gradients in the order of the tensors, every one there, of the right shape, and of floats.
+    pub(crate) fn in_order<'g, G: Gradients + ?Sized>(&self, gradients: &'g G) -> Result<Vec<&'g Tensor>> {
+        in_order(self.inner.specs(), gradients.given(&self.vars), |id| self.inner.index(id))
+    }
+
     fn read_out_in_order(&self, reduce: Reduce) -> Result<Vec<Tensor>> {
         self.inner.checked()?; // once for all types: it waits for the device
         let mut tensors: Vec<(usize, Tensor)> = self.read_type::<f32>(reduce)?;
@@ -236,8 +226,50 @@ impl GradientAccumulator {
     }
 }
 
+/// Gradients in the order of the tensors: first every name is looked up, then every tensor must be there, of the right
+/// shape, and of floats.
+pub(crate) fn in_order<'g>(
+    specs: &[Spec],
+    given: Vec<(Id<'g>, &'g Tensor)>,
+    index: impl Fn(Id<'g>) -> Result<usize>,
+) -> Result<Vec<&'g Tensor>> {
+    let mut ordered: Vec<Option<&Tensor>> = vec![None; specs.len()];
+    for (id, tensor) in given {
+        ordered[index(id)?] = Some(tensor);
+    }
+    let sound = |(tensor, spec): (Option<&'g Tensor>, &Spec)| {
+        let tensor = tensor.ok_or_else(|| Error::MissingTensor { name: spec.name.clone() })?;
+        if tensor.dims() != spec.shape {
+            let shape = Error::Shape { expected: spec.shape.clone(), got: tensor.dims().to_vec() };
+            return Err(shape.in_tensor(&*spec.name));
+        }
+        float(tensor.dtype()).map_err(|e| e.in_tensor(&*spec.name))?;
+        Ok(tensor)
+    };
+    ordered.into_iter().zip(specs).map(sound).collect()
+}
+
+/// The device of variables, which must be of floats and all on the same; the CPU where there are none.
+pub(crate) fn home(vars: &[(String, Var)]) -> Result<candle_core::Device> {
+    let home = vars.first().map_or(candle_core::Device::Cpu, |(_, var)| var.device().clone());
+    for (name, var) in vars {
+        float(var.dtype()).map_err(|e| e.in_tensor(name))?;
+        same_device(&home, var).map_err(|e| e.in_tensor(name))?;
+    }
+    Ok(home)
+}
+
+/// Checks that a tensor is on a device.
+pub(crate) fn same_device(home: &candle_core::Device, tensor: &Tensor) -> Result<()> {
+    if home.same_device(tensor.device()) {
+        return Ok(());
+    }
+    let (expected, got) = (format!("{:?}", home.location()), format!("{:?}", tensor.device().location()));
+    Err(Error::WrongDevice { expected, got })
+}
+
 /// The variables of a map in the order of their names.
-fn by_name(map: &VarMap) -> Vec<(String, Var)> {
+pub(crate) fn by_name(map: &VarMap) -> Vec<(String, Var)> {
     let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut vars: Vec<(String, Var)> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
     drop(data);
@@ -260,7 +292,9 @@ pub trait Gradients: sealed::Sealed {
 
 impl Gradients for HashMap<String, Tensor> {
     fn given<'g>(&'g self, _: &[Var]) -> Vec<(Id<'g>, &'g Tensor)> {
-        self.iter().map(|(name, tensor)| (Id::Name(name), tensor)).collect()
+        let mut given: Vec<(&String, &Tensor)> = self.iter().collect();
+        given.sort_unstable_by_key(|(name, _)| *name); // the first error is then the same in every run
+        given.into_iter().map(|(name, tensor)| (Id::Name(name), tensor)).collect()
     }
 }
 

@@ -31,5 +31,6 @@ mod tensor;
 mod wgpu;
 
 pub use accumulator::{GradientAccumulator, Gradients};
+pub(crate) use accumulator::{by_name, home, in_order, same_device};
 pub use storage::device;
 pub use tensor::{TernaryTensor, quantize, quantize_all};

@@ -291,14 +291,20 @@ pub(crate) fn finite(name: &'static str, got: f32) -> Result<()> {
     if got.is_finite() { Ok(()) } else { Err(Error::Parameter { name, got: f64::from(got), requirement: "finite" }) }
 }
 
-/// Checks the part of a tensor that an item covers: `first..first + n`, with `first` on a group and block boundary.
+/// Checks the part of a tensor that an item covers: `first..first + n`, with `first` where a group of 32 and a block or
+/// row begin. What shares a scale is then never cut.
 pub(crate) fn span(first: u64, n: usize, grouping: Grouping) -> Result<()> {
-    let multiple = match grouping {
-        Grouping::Block(b) => u64::from(b.get()),
-        Grouping::Row(_) | Grouping::Tensor => GROUP as u64,
+    let aligned = |multiple| {
+        let what = "first element";
+        if first.is_multiple_of(multiple) { Ok(()) } else { Err(Error::Alignment { what, got: first, multiple }) }
     };
-    if !first.is_multiple_of(multiple) {
-        return Err(Error::Alignment { what: "first element", got: first, multiple });
+    match grouping {
+        Grouping::Block(b) => aligned(u64::from(b.get()))?,
+        Grouping::Row(cols) => {
+            aligned(GROUP as u64)?;
+            aligned(cols.max(1))?;
+        }
+        Grouping::Tensor => aligned(GROUP as u64)?,
     }
     within(first, n)
 }

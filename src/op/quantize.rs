@@ -108,8 +108,9 @@ pub const CLIP_GROUP_MAX: u64 = 1 << 34;
 pub struct Item<'a, M: Memory + ?Sized, T: Element> {
     /// The tensor's number in the model: keys its draws.
     pub tensor: u32,
-    /// Index of `x[0]` in the tensor: 0, or a multiple of the block (32 for rows and whole tensors) where only a
-    /// part is given; blocks then come out as if the whole tensor had been.
+    /// Index of `x[0]` in the tensor: 0, or where only a part is given a multiple of the block, or of both 32 and the
+    /// row. Planes and scales then come out as if the whole tensor had been given. Under [`Grouping::Tensor`] it is a
+    /// multiple of 32, and the scale is that of the part.
     pub first: u64,
     /// The gradient.
     pub x: M::View<'a, T>,

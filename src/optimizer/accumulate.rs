@@ -2,10 +2,10 @@
 
 use super::in_place::{AT_ONCE, with_weights};
 use super::{ModelGradients, Place};
-use crate::accumulator::{Floats, Id, NonFinite};
+use crate::accumulator::{BEING_WRITTEN, Floats, Id, NonFinite};
 use crate::backend::{Backend, Memory};
-use crate::candle::Gradients;
-use crate::candle::storage::{float, with_views};
+use crate::candle::storage::with_views;
+use crate::candle::{Gradients, in_order, same_device};
 use crate::device::{Device, Reports};
 use crate::error::{Error, Result};
 use crate::numerics::update::SgdTerms;
@@ -26,8 +26,9 @@ impl ModelGradients {
     ///
     /// [`Error::UnknownTensor`], [`Error::MissingTensor`]; [`Error::Shape`], [`Error::ElementType`] or
     /// [`Error::WrongDevice`] within the tensor; [`Error::Parameter`] for a weight that is not finite; [`Error::Limit`]
-    /// where exact counts are full; [`Error::NonFinite`] under [`NonFinite::Reject`]. The state is then as it was.
-    /// [`Error::Refused`] after a failure of the device in the middle of a call.
+    /// where exact counts are full or the micro-batch index is at its limit; [`Error::NonFinite`] under
+    /// [`NonFinite::Reject`]. The state is then as it was. After a failure of the device, or a panic, in the middle of
+    /// a call the window is refused until reset ([`Error::Refused`]).
     pub fn accumulate<G: Gradients + ?Sized>(&mut self, gradients: &G, weight: f32) -> Result<()> {
         self.usable()?;
         finite("weight", weight)?;
@@ -49,20 +50,31 @@ impl ModelGradients {
             NonFinite::Zero => Some(dense.iter().map(|x| inside(x, weight)).collect::<Result<Vec<_>>>()?),
             NonFinite::Reject | NonFinite::Defer => None,
         };
+        for accumulator in [&self.packed, &self.residual].into_iter().flatten() {
+            accumulator.validate(weight)?;
+        }
+        let added = self.add(&packed, &dense, zeroed.as_deref(), weight);
+        self.refuse_on_error(added)
+    }
+
+    /// Adds what was checked, all of it: packed sums, reports and f32 sums one after the other.
+    fn add(&mut self, packed: &[&Tensor], dense: &[Tensor], zeroed: Option<&[Tensor]>, weight: f32) -> Result<()> {
         if self.residual.is_some() {
-            let added = self.add_with_feedback(&packed, weight);
-            self.refuse_on_error(added)?;
+            self.being_written();
+            self.add_with_feedback(packed, weight)?;
         } else if let Some(accumulator) = &mut self.packed {
-            with_views(&packed, |views| {
+            let refused = &mut self.window.refused;
+            with_views(packed, |views| {
                 let list: Vec<(Id<'_>, Floats<'_, Device>)> =
                     views.iter().enumerate().map(|(i, v)| (Id::Index(i), *v)).collect();
-                accumulator.accumulate(&list, weight)
+                let accepted = accumulator.accepted(&list, weight)?;
+                *refused = Some(BEING_WRITTEN.to_owned());
+                accumulator.add_accepted(&accepted, weight)
             })?;
         }
-        let checked = find(&self.device, &dense, weight, &mut self.dense_reports);
-        self.refuse_on_error(checked)?;
-        let added = self.add_dense(zeroed.as_ref().unwrap_or(&dense), weight);
-        self.refuse_on_error(added)?;
+        self.being_written();
+        find(&self.device, dense, weight, &mut self.dense_reports)?;
+        self.add_dense(zeroed.unwrap_or(dense), weight)?;
         self.window.held += 1;
         self.window.micro_batch += 1;
         self.window.weights += f64::from(weight);
@@ -79,35 +91,20 @@ impl ModelGradients {
         self.accumulate(&gradients, weight)
     }
 
-    /// The gradients in the order of the tensors.
-    fn in_order<'g>(&self, given: Vec<(Id<'_>, &'g Tensor)>) -> Result<Vec<&'g Tensor>> {
-        let mut ordered: Vec<Option<&Tensor>> = vec![None; self.specs.len()];
-        for (id, tensor) in given {
-            let i = match id {
-                Id::Index(i) => i,
-                Id::Name(name) => self
-                    .specs
-                    .iter()
-                    .position(|s| s.name == name)
-                    .ok_or_else(|| Error::UnknownTensor { name: name.to_owned(), known: self.specs.len() })?,
-            };
-            let spec = &self.specs[i];
-            if tensor.dims() != spec.shape {
-                let shape = Error::Shape { expected: spec.shape.clone(), got: tensor.dims().to_vec() };
-                return Err(shape.in_tensor(&*spec.name));
+    /// The gradients in the order of the tensors, on their device.
+    fn in_order<'g>(&self, given: Vec<(Id<'g>, &'g Tensor)>) -> Result<Vec<&'g Tensor>> {
+        let index = |id| match id {
+            Id::Index(i) => Ok(i),
+            Id::Name(name) => {
+                let at = self.specs.iter().position(|s| s.name == name);
+                at.ok_or_else(|| Error::UnknownTensor { name: name.to_owned(), known: self.specs.len() })
             }
-            float(tensor.dtype()).map_err(|e| e.in_tensor(&*spec.name))?;
-            if !tensor.device().same_device(&self.home) {
-                let (expected, got) =
-                    (format!("{:?}", self.home.location()), format!("{:?}", tensor.device().location()));
-                return Err(Error::WrongDevice { expected, got }.in_tensor(&*spec.name));
-            }
-            ordered[i] = Some(tensor);
-        }
-        let missing = |(t, spec): (Option<&'g Tensor>, &crate::accumulator::Spec)| {
-            t.ok_or_else(|| Error::MissingTensor { name: spec.name.clone() })
         };
-        ordered.into_iter().zip(&self.specs).map(missing).collect()
+        let ordered = in_order(&self.specs, given, index)?;
+        for (tensor, spec) in ordered.iter().zip(&self.specs) {
+            same_device(&self.home, tensor).map_err(|e| e.in_tensor(&*spec.name))?;
+        }
+        Ok(ordered)
     }
 
     /// An error for the first tensor with an element out of range; waits for the device.
@@ -154,13 +151,6 @@ impl ModelGradients {
             })?;
         }
         Ok(())
-    }
-
-    fn refuse_on_error<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Err(e) = &result {
-            self.window.refused = Some(e.to_string());
-        }
-        result
     }
 }
 

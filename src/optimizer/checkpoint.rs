@@ -3,8 +3,7 @@
 
 use super::fused::Rule;
 use super::{FusedOptimizer, ModelGradients, Place, Window};
-use crate::accumulator::Floats;
-use crate::accumulator::{Accumulator, State};
+use crate::accumulator::{Accumulator, BEING_WRITTEN, Floats, State};
 use crate::backend::Memory;
 use crate::candle::storage::with_views;
 use crate::checkpoint::{
@@ -118,19 +117,25 @@ impl ModelGradients {
     /// The accumulators' states: both are checked before either is replaced.
     fn take_over(&mut self, sum: Option<State>, residual: Option<State>) -> Result<()> {
         let before = match (&self.packed, &residual) {
-            (Some(packed), Some(_)) => Some(packed.state()?),
+            (Some(packed), Some(_)) => match packed.state() {
+                Err(Error::Refused { .. }) => None, // nothing to go back to, and refused it stays
+                state => Some(state?),
+            },
             _ => None,
         };
         if let (Some(packed), Some(sum)) = (&mut self.packed, sum) {
             packed.set_state(&sum)?;
         }
-        if let (Some(accumulator), Some(state)) = (&mut self.residual, residual)
-            && let Err(e) = accumulator.set_state(&state)
-        {
-            if let (Some(packed), Some(before)) = (&mut self.packed, before) {
-                packed.set_state(&before)?;
+        if let (Some(accumulator), Some(state)) = (&mut self.residual, residual) {
+            // The two are out of step until both are replaced, or the first is as it was.
+            let refused = self.window.refused.replace(BEING_WRITTEN.to_owned());
+            if let Err(e) = accumulator.set_state(&state) {
+                if let (Some(packed), Some(before)) = (&mut self.packed, before) {
+                    packed.set_state(&before)?;
+                    self.window.refused = refused;
+                }
+                return Err(e);
             }
-            return Err(e);
         }
         Ok(())
     }

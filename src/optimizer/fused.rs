@@ -1,6 +1,6 @@
 //! Optimizers that read levels and scales straight into the weight update.
 
-use super::in_place::{AT_ONCE, Weight, with_weights};
+use super::in_place::{AT_ONCE, Weight, separate, with_weights};
 use super::read::Ready;
 use super::{ModelGradients, Outcome, Place};
 use crate::accumulator::Floats;
@@ -112,25 +112,34 @@ impl FusedOptimizer {
     /// # Errors
     ///
     /// [`Error::NothingAccumulated`]; [`Error::Length`] where the gradients are another model's, or weights are not
-    /// contiguous; [`Error::Refused`]; what the device reports. Before anything is written, except a device's failure.
+    /// contiguous; [`Error::Limit`] where weights share memory; [`Error::Refused`]. Before anything is written. What
+    /// the device reports: weights and moments may then be updated in part, as after a panic, so that the window is
+    /// refused and not applied twice.
     pub fn step(&mut self, gradients: &mut ModelGradients) -> Result<Outcome> {
         self.validate_model(gradients)?;
         match gradients.ready()? {
             Ready::Skip { tensor, non_finite } => gradients.skip(tensor, non_finite),
             Ready::Step { factor, norm, clip } => {
-                let indices = |dtype| -> Vec<usize> {
-                    (0..gradients.specs.len()).filter(|i| gradients.dtypes[*i] == dtype).collect()
-                };
-                for part in indices(DType::F32).chunks(AT_ONCE) {
-                    self.update::<f32>(gradients, part, factor)?;
-                }
-                for part in indices(DType::BF16).chunks(AT_ONCE) {
-                    self.update::<bf16>(gradients, part, factor)?;
-                }
+                separate(&gradients.vars)?;
+                gradients.being_written();
+                let updated = self.update_all(gradients, factor);
+                gradients.refuse_on_error(updated)?;
                 self.updates = self.updates.saturating_add(1);
                 gradients.done(norm, clip)
             }
         }
+    }
+
+    fn update_all(&mut self, gradients: &ModelGradients, factor: f32) -> Result<()> {
+        let indices =
+            |dtype| -> Vec<usize> { (0..gradients.specs.len()).filter(|i| gradients.dtypes[*i] == dtype).collect() };
+        for part in indices(DType::F32).chunks(AT_ONCE) {
+            self.update::<f32>(gradients, part, factor)?;
+        }
+        for part in indices(DType::BF16).chunks(AT_ONCE) {
+            self.update::<bf16>(gradients, part, factor)?;
+        }
+        Ok(())
     }
 
     /// The learning rate.

@@ -6,7 +6,7 @@ use crate::candle::storage::Shared;
 use crate::device::{Device, ViewMut};
 use crate::error::{Error, Result};
 use crate::op::Element;
-use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, Var};
 use half::bf16;
 use std::cell::RefCell;
 
@@ -39,6 +39,17 @@ pub(super) fn with_weights<T: Weight>(vars: &[&Tensor], f: &mut Inner<'_, T>) ->
     distinct(vars)?;
     enter(vars, Vec::new(), f)
 }
+
+/// Checks that all of them can be entered, before the first is.
+pub(super) fn separate(vars: &[Var]) -> Result<()> {
+    let vars: Vec<&Tensor> = vars.iter().map(Var::as_tensor).collect();
+    match vars.iter().find(|v| !v.is_contiguous()) {
+        Some(var) => Err(Error::Length { what: CONTIGUOUS, expected: var.elem_count() as u64, got: 0 }),
+        None => distinct(&vars),
+    }
+}
+
+const CONTIGUOUS: &str = "contiguous weights";
 
 fn distinct(vars: &[&Tensor]) -> Result<()> {
     let mut at: Vec<usize> = vars.iter().map(|v| std::ptr::from_ref(&*v.storage_and_layout().0).addr()).collect();
@@ -78,7 +89,7 @@ impl<T: Weight> Enter<'_, '_, '_, '_, T> {
                 all.push(Device::reborrow(&mut view));
                 enter(self.rest, all, *f)
             }
-            _ => Err(Error::Length { what: "contiguous weights", expected: expected as u64, got: 0 }),
+            _ => Err(Error::Length { what: CONTIGUOUS, expected: expected as u64, got: 0 }),
         };
         *self.result.borrow_mut() = result;
     }

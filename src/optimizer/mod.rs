@@ -45,9 +45,9 @@ pub use options::Options;
 pub use summary::{Row, Summary};
 pub use wrapper::{Accumulated, AccumulatedConfig};
 
-use crate::accumulator::{Accumulator, Spec};
+use crate::accumulator::{Accumulator, BEING_WRITTEN, Spec};
 use crate::backend::Memory;
-use crate::candle::storage::{device, float};
+use crate::candle::storage::device;
 use crate::device::{Device, Reports};
 use crate::error::{Error, Result};
 use crate::op::Report;
@@ -141,14 +141,7 @@ impl ModelGradients {
     /// As for [`new`](Self::new); [`Error::ElementType`] for a variable that is not f32, f16 or bf16;
     /// [`Error::WrongDevice`] for one on another device than the first.
     pub fn from_vars(vars: &[(String, Var)], options: Options) -> Result<Self> {
-        let home = vars.first().map_or(candle_core::Device::Cpu, |(_, var)| var.device().clone());
-        for (name, var) in vars {
-            float(var.dtype()).map_err(|e| e.in_tensor(name))?;
-            if !home.same_device(var.device()) {
-                let (expected, got) = (format!("{:?}", home.location()), format!("{:?}", var.device().location()));
-                return Err(Error::WrongDevice { expected, got }.in_tensor(name));
-            }
-        }
+        let home = crate::candle::home(vars)?;
         let specs = vars.iter().map(|(name, var)| Spec::new(name, var.dims())).collect();
         let dtypes = vars.iter().map(|(_, var)| var.dtype()).collect();
         Self::build(specs, dtypes, vars.iter().map(|(_, var)| var.clone()).collect(), options, &home)
@@ -160,11 +153,7 @@ impl ModelGradients {
     ///
     /// As for [`from_vars`](Self::from_vars).
     pub fn from_varmap(map: &VarMap, options: Options) -> Result<Self> {
-        let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut vars: Vec<(String, Var)> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
-        drop(data);
-        vars.sort_by(|a, b| a.0.cmp(&b.0));
-        Self::from_vars(&vars, options)
+        Self::from_vars(&crate::candle::by_name(map), options)
     }
 
     fn build(
@@ -256,34 +245,60 @@ impl ModelGradients {
         self.packed.as_ref()
     }
 
-    /// Sets the index that the next micro-batch draws under, where workers share a step.
+    /// Sets the index that the next micro-batch draws under, where workers share a step and a seed: the global number
+    /// of the micro-batch. With the same index they draw the same numbers for the same tensor.
     pub fn set_micro_batch(&mut self, index: u32) {
         self.window.micro_batch = index;
-        if let Some(packed) = &mut self.packed {
-            packed.set_micro_batch(index);
+        for accumulator in [&mut self.packed, &mut self.residual].into_iter().flatten() {
+            accumulator.set_micro_batch(index);
         }
     }
 
-    /// Drops what was accumulated and starts the next window.
+    /// Drops what was accumulated and starts the next window. What rounding lost ([`Options::residual_bits`]) is
+    /// carried on, except where the window was refused.
     ///
     /// # Errors
     ///
-    /// What the device reports.
+    /// What the device reports; the window is then refused until a reset succeeds.
     pub fn reset(&mut self) -> Result<()> {
         let step = self.window.step.wrapping_add(1);
+        let refused = self.window.refused.is_some();
+        self.being_written();
+        let cleared = self.clear_to(step, refused);
+        self.refuse_on_error(cleared)?;
+        self.window = Window { step, skipped: self.window.skipped, ..Window::default() };
+        Ok(())
+    }
+
+    fn clear_to(&mut self, step: u32, refused: bool) -> Result<()> {
         if let Some(packed) = &mut self.packed {
             packed.reset_to(step)?;
         }
         if let Some(residual) = &mut self.residual {
-            residual.carry_to(step)?;
+            if refused { residual.reset_to(step)? } else { residual.carry_to(step)? }
         }
-        if self.window.held > 0 || self.window.refused.is_some() {
+        if self.window.held > 0 || refused {
             self.dense = self.dense.iter().map(Tensor::zeros_like).collect::<candle_core::Result<_>>()?;
         }
         self.device.clear_reports(&mut self.dense_reports)?;
         self.dense_loaded.fill(Report::default());
-        self.window = Window { step, skipped: self.window.skipped, ..Window::default() };
         Ok(())
+    }
+
+    /// Before anything is written: packed and f32 sums, reports and weights are written one after the other, and are
+    /// out of step if a call fails or panics in between. The window is refused until the call ends well.
+    fn being_written(&mut self) {
+        self.window.refused = Some(BEING_WRITTEN.to_owned());
+    }
+
+    /// After a call that [writes](Self::being_written): a failure is the reason to refuse, if anything was written.
+    fn refuse_on_error<T>(&mut self, result: Result<T>) -> Result<T> {
+        match (&result, &mut self.window.refused) {
+            (Ok(_), refused) => *refused = None,
+            (Err(e), Some(reason)) => *reason = e.to_string(),
+            (Err(_), None) => {}
+        }
+        result
     }
 
     fn usable(&self) -> Result<()> {

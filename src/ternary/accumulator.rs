@@ -42,7 +42,8 @@ pub struct TernaryGradientAccumulator {
 }
 
 impl TernaryGradientAccumulator {
-    /// An empty accumulator for named shapes, with the seed in force ([`super::set_seed`]).
+    /// An empty accumulator for named shapes, with the seed in force ([`super::set_seed`]). One that is fed other
+    /// gradients at the same time, in another worker say, needs another seed: [`with_seed`](Self::with_seed) says why.
     ///
     /// # Errors
     ///
@@ -59,6 +60,10 @@ impl TernaryGradientAccumulator {
     }
 
     /// The same with another seed; empties the accumulator.
+    ///
+    /// A draw depends on the seed, the number of resets, the number of the micro-batch since, the tensor's place in the
+    /// list and the element's, and on nothing else. So two accumulators of one seed draw the same numbers for the same
+    /// tensor, and the errors of their roundings do not average out between them: give each its own seed.
     ///
     /// # Errors
     ///
@@ -89,16 +94,18 @@ impl TernaryGradientAccumulator {
     /// # Errors
     ///
     /// [`Error::UnknownTensor`] or [`Error::MissingTensor`]; [`Error::Shape`], [`Error::ElementType`] or
-    /// [`Error::NonFinite`] within the tensor. The state is then as it was.
+    /// [`Error::NonFinite`] within the tensor. The state is then as it was. Where more than one thing is wrong, an
+    /// unknown name comes first, with stochastic rounding or without; then, in the order of the shapes given, a tensor
+    /// that is missing or has the wrong shape or type; values are looked at when all that is right.
     pub fn accumulate(&mut self, gradients: &HashMap<String, Tensor>) -> Result<()> {
         if self.config.use_stochastic_rounding {
             return self.inner.accumulate(gradients, 1.0);
         }
         let op = threshold(&self.config);
         let mut cut = HashMap::with_capacity(gradients.len());
-        for (name, gradient) in gradients {
-            let trits = quantize(gradient, &op).map_err(|e| e.in_tensor(name))?;
-            cut.insert(name.clone(), trits.dequantize(DType::F32)?);
+        for (spec, gradient) in self.specs.iter().zip(self.inner.in_order(gradients)?) {
+            let trits = quantize(gradient, &op).map_err(|e| e.in_tensor(&*spec.name))?;
+            cut.insert(spec.name.clone(), trits.dequantize(DType::F32)?);
         }
         self.inner.accumulate(&cut, 1.0)
     }
@@ -107,7 +114,8 @@ impl TernaryGradientAccumulator {
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] where a sum came to 2^126 and above, or what the device reports.
+    /// [`Error::NonFinite`] where a sum of gradients, each in range, came to 2^126 and above: from then on every
+    /// read-out fails until [`reset`](Self::reset), which drops what was accumulated. Or what the device reports.
     pub fn get_accumulated(&self) -> Result<HashMap<String, Tensor>> {
         let reduce = if self.count() == 0 { Reduce::Sum } else { Reduce::Mean };
         self.inner.read_out(reduce)

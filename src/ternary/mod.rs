@@ -7,11 +7,34 @@
 //! |---|---|---|
 //! | stochastic rounding | unseeded | seeded: [`set_seed`], [`TernaryGradientAccumulator::with_seed`] |
 //! | magnitude after a threshold | the largest, overshooting | the least-squares one: the mean of what is kept |
+//! | scales of an accumulator | one a tensor, averaged | one for each block of 64 elements |
+//! | `ternary_threshold` | absolute | times the mean magnitude of the block |
 //! | accumulating | f32 inside; mean scale times summed trits | packed; the sum of scale times trit, unbiased |
 //! | `memory_savings` | a formula | from the bytes held |
+//! | `calculate_memory_savings` of no parameters | NaN or -Inf | 0 |
 //! | NaN and Inf | pass through | refused, with the tensor, the count and the first index |
-//! | unknown, missing or reshaped tensors | ignored | refused, the state as it was |
+//! | a sum of 2^126 and above | goes on to Inf | can not be read out until it is dropped |
+//! | unknown, missing or reshaped tensors | ignored, or an error with part of it added | refused, the state as it was |
+//! | gradients of f64 and integers | converted | refused |
 //! | an all-zero f16 gradient | an f16 tensor that breaks the sum | f32 zeros, like every other |
+//! | 0 accumulation steps, a name given twice | a division by zero, the last one taken | refused at once |
+//! | `reset_state`, `load_state` | keep what was accumulated under another count | drop it |
+//! | [`OptimError`] | an enum of its own | another name for [`Error`](crate::Error), whose variants it has (below) |
+//! | [`PackedTritVec`], [`Trit`] | those of `trit-vsa` | of this crate, with what gradients need (below) |
+//!
+//! A program that matches on variants of `OptimError` names them anew: `InvalidConfig` is
+//! [`Parameter`](crate::Error::Parameter), `ShapeMismatch` is [`Shape`](crate::Error::Shape) within
+//! [`InTensor`](crate::Error::InTensor), `DimensionMismatch` is [`Length`](crate::Error::Length), `Tensor` is
+//! [`Candle`](crate::Error::Candle). `EmptyInput`, `Compression`, `Prediction` and `Ternary` have no counterpart.
+//!
+//! Of `trit-vsa`'s vector there are `new`, `from_trits`, `len`, `is_empty`, `get`, `set`, `count_nonzero`, `dot` and
+//! `to_i8_vec`. `get` and `set` do not panic past the end, and `dot` returns `Result<i64>`. The two planes are
+//! interleaved in one list of words ([`PackedTritVec::words`], [`PackedTritVec::from_words`]) in place of `plus_plane`,
+//! `minus_plane`, `from_planes` and `num_words`. There is no `from_i8_slice`, `to_trits` ([`PackedTritVec::iter`]
+//! instead), `count_positive`, `count_negative`, `sparsity`, `sum`, `negate`, `negated`, `add_clamped`, nor serde. Of its
+//! trit there are `value`, `from_value` (not const), `Neg`, `Display`, `Default`, `From<Trit> for i8` and serde; there
+//! is no `is_zero`, `is_positive`, `is_negative`, `to_bits`, `from_bits`, `add_with_carry`, `bind`, `unbind`, `Add`,
+//! `Mul`, `TryFrom<i32>` or `From<Trit> for i32`.
 //!
 //! # Seeds
 //!
@@ -21,7 +44,8 @@
 //! different draws, and setting the seed again replays them. Where several threads make such calls, which call is the
 //! `n`-th is up to them; [`crate::candle::quantize`] takes the place of its draws as an argument and does not depend
 //! on it. An accumulator takes the process's seed when it is made, or its own by `with_seed`, and keeps its own counts
-//! of steps and micro-batches.
+//! of steps and micro-batches. Two of one seed therefore draw the same numbers for the same tensor: where both are fed
+//! at the same time, as by two workers, give each a seed of its own, or their errors do not average out.
 //!
 //! # Examples
 //!
@@ -67,7 +91,8 @@ fn seed() -> MutexGuard<'static, (u64, u64)> {
 }
 
 /// Sets the seed of the stochastic functions of this module, and of accumulators made from now on; the count of
-/// calls starts again at 0.
+/// calls starts again at 0. All accumulators made under one seed draw the same numbers for the same tensor; those that
+/// must not take [`TernaryGradientAccumulator::with_seed`].
 ///
 /// # Examples
 ///

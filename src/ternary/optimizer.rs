@@ -60,7 +60,10 @@ impl TernaryOptimizerWrapper {
     ///
     /// # Errors
     ///
-    /// As for [`TernaryGradientAccumulator::get_accumulated`]; nothing is then emptied or counted.
+    /// As for [`TernaryGradientAccumulator::get_accumulated`]; nothing is then emptied or counted. In particular, where
+    /// a sum came to 2^126 and above, this fails however often it is called, and [`step`](Self::step) goes on adding to
+    /// what can not be read. `wrapper.load_state(wrapper.step_count(), wrapper.update_count())` drops it and keeps the
+    /// counts; [`reset_state`](Self::reset_state) drops it and counts from 0.
     pub fn get_gradients_for_update(&mut self) -> Result<HashMap<String, Tensor>> {
         self.freshen()?;
         let gradients = self.accumulator.get_accumulated()?;

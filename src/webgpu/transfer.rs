@@ -6,7 +6,8 @@ use super::memory::{Raw, ViewMut};
 use super::{Wgpu, shaders};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 /// Bytes of one staging buffer.
 const CHUNK: u64 = 16 << 20;
@@ -14,6 +15,9 @@ const CHUNK: u64 = 16 << 20;
 const SHADER: u64 = 1 << 20;
 /// Staging buffers of each kind that are kept.
 const KEPT: usize = 4;
+
+/// What a callback whose submission is done may take until it is called.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Free staging buffers: mapped ones for uploads, unmapped ones for downloads.
 #[derive(Default)]
@@ -146,19 +150,16 @@ impl Wgpu {
                 Raw { buffer: &buffer, offset: 0, bytes: size },
             );
             let index = batch.run("download")?;
-            let state = Arc::new(Mutex::new(None));
-            let told = Arc::clone(&state);
-            buffer.map_async(wgpu::MapMode::Read, ..size, move |mapped| {
-                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(mapped.map_err(|e| e.to_string()));
-            });
+            let (tell, told) = mpsc::channel();
+            buffer.map_async(wgpu::MapMode::Read, ..size, move |mapped| drop(tell.send(mapped)));
             if let Some(index) = index {
                 self.wait_for(index)?;
             }
-            let mapped = state.lock().unwrap_or_else(PoisonError::into_inner).take();
-            match mapped {
-                Some(Ok(())) => {}
-                Some(Err(e)) => return Err(backend("download", self.inner.faults.get().unwrap_or(e))),
-                None => return Err(backend("download", "the device was lost")),
+            // Where threads share the device, another one's poll may have taken the callback and not yet called it.
+            match told.recv_timeout(PATIENCE) {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => return Err(self.lost("download", &e)),
+                Err(e) => return Err(self.lost("download", &e)),
             }
             {
                 let view = buffer.get_mapped_range(..size).map_err(|e| backend("download", e.to_string()))?;

@@ -3,6 +3,7 @@
 use super::{KINDS, data, fast, lengths};
 use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
+use crate::error::Error;
 use crate::numerics::pack::words;
 use crate::op::quantize::{Item, Quantize, Rule, Threshold};
 use crate::op::{BlockSize, Draw, Element, Grouping, Report, check};
@@ -44,7 +45,8 @@ fn quantize_agrees<T: Element>() {
                 }
                 for grouping in groupings {
                     let op = Quantize { grouping, rule };
-                    for first in [0, 4096 * 5] {
+                    // A multiple of every block and row above.
+                    for first in [0, 4096 * 5 * 23_100] {
                         let plain = quantized(Cpu::plain(), &op, &x, first);
                         for cpu in fast() {
                             let got = quantized(cpu, &op, &x, first);
@@ -70,6 +72,32 @@ fn quantize_f16_agrees_with_plain() {
 #[test]
 fn quantize_bf16_agrees_with_plain() {
     quantize_agrees::<half::bf16>();
+}
+
+/// Parts that begin with a row give what the whole gives; one that begins within a row has no scale of its own and is
+/// refused, with nothing written.
+#[test]
+fn parts_of_rows_begin_with_a_row() {
+    const COLS: usize = 96;
+    let x = data::<f32>(0, 4 * COLS, 9);
+    for rule in rules() {
+        let op = Quantize { grouping: Grouping::Row(COLS as u64), rule };
+        for cpu in Cpu::kinds() {
+            let (words, scales, _) = quantized(cpu, &op, &x, 0);
+            for row in 1..4 {
+                let (w, s, _) = quantized(cpu, &op, &x[row * COLS..], (row * COLS) as u64);
+                assert_eq!((&w[..], &s[..]), (&words[row * COLS / 16..], &scales[row..]), "{op:?} row {row}");
+            }
+            for (first, multiple) in [(32, 96), (64, 96), (96 + 32, 96), (48, 32), (96 * 7 + 1, 32)] {
+                let (mut w, mut s, mut reports) = ([7; 6], [7; 1], cpu.reports(1).unwrap());
+                let (words, scales) = (&mut w[..], &mut s[..]);
+                let item = Item { tensor: 5, first, x: &x[..COLS], words, scales, report: 0 };
+                let e = cpu.quantize(&op, &mut [item], &mut reports).unwrap_err();
+                let Error::Alignment { what: "first element", got, multiple: of } = *e.root() else { panic!("{e}") };
+                assert_eq!((got, of, w, s), (first, multiple, [7; 6], [7; 1]));
+            }
+        }
+    }
 }
 
 fn check_agrees<T: Element>() {

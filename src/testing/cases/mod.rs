@@ -148,7 +148,7 @@ fn list<T: Element>(rng: &mut Rng, shapes: &[(usize, Pattern)], multiple: u64) -
         let first = match rng.below(4) {
             0 | 1 => 0,
             2 => multiple * rng.below(1 << 12),
-            _ => rng.pick(&[multiple, last, last / 2 / multiple * multiple, (1 << 32) * multiple % (1 << 36)]),
+            _ => rng.pick(&[multiple, last, last / 2 / multiple * multiple, (1u64 << 32).next_multiple_of(multiple)]),
         };
         let tensor = if rng.below(8) == 0 { rng.word() } else { i as u32 };
         Given { tensor, first, x: pattern.values(rng, n), slot: 1 + i / 2 * 2 }

@@ -146,9 +146,20 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                 number += 1;
                 let shapes: Vec<_> =
                     lengths.iter().enumerate().map(|(i, &n)| (n, Pattern::cycle(i + number))).collect();
-                visit.visit(&case(&mut rng, Op { grouping, rule }, &shapes, 32))?;
+                visit.visit(&case(&mut rng, Op { grouping, rule }, &shapes, begin(grouping)))?;
             }
         }
     }
     Ok(())
+}
+
+/// What the position of a part is a multiple of: groups of 32 and rows both begin there.
+fn begin(grouping: Grouping) -> u64 {
+    let mut at = 32;
+    while let Grouping::Row(cols) = grouping
+        && at % cols != 0
+    {
+        at += 32;
+    }
+    at
 }

@@ -148,6 +148,13 @@ fn quantize(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     spoiler.with("first not on a block", |c| c.tensors[LAST].first = 32)?;
     spoiler.with("end past the last element", |c| c.tensors[LAST].first = ELEMENTS_MAX)?;
     spoiler.with("first near 2^64", |c| c.tensors[LAST].first = u64::MAX - 63)?;
+    for first in [32, 96 + 32, 96 * 3 + 16, 1 << 36] {
+        spoiler.with(format!("first {first} within a row of 96"), |c| {
+            c.op.grouping = Grouping::Row(96);
+            c.tensors.truncate(1);
+            c.tensors[0].first = first;
+        })?;
+    }
     spoiler.with("rows do not divide", |c| c.op.grouping = Grouping::Row(7))?;
     spoiler.with("rows of nothing", |c| c.op.grouping = Grouping::Row(0))?;
     spoiler.with("micro-batch", |c| c.op.rule = Rule::Stochastic { draw: TOO_LATE, clip: None })?;
