@@ -13,18 +13,13 @@ __device__ __forceinline__ uint32_t window_scale(uint32_t max, uint32_t headroom
     return stochastic_scale(m < RANGE_LIMIT ? m : RANGE_LIMIT);
 }
 
+// The least bf16 from max / L_MAX up. A product that is at most 2^-22 too low leads there or one place below, and L_MAX
+// times a bf16 is exact.
 template <uint32_t L_MAX>
 __device__ __forceinline__ uint32_t level_scale(uint32_t max) {
-    if (max < ZERO_LIMIT) {
-        return 0u;
-    }
-    uint32_t mantissa = (max & 0x007fffffu) | MIN_NORMAL;
-    uint32_t q = ((mantissa << 8) + (L_MAX - 1)) / L_MAX;
-    uint32_t shift = 24 - __clz(q);
-    uint32_t m = ((q - 1) >> shift) + 1;
-    if (m == 256) {
-        m = 128;
-        shift += 1;
-    }
-    return (((max >> 23) + shift - 24) << 23) | ((m & 0x7fu) << 16);
+    constexpr float INV = L_MAX == 7 ? 0x1.249248p-3f : 0x1.020408p-7f;  // 1 / L_MAX rounded down
+    static_assert(L_MAX == 7 || L_MAX == 127);
+    const uint32_t s = round_up_to_bf16(__float_as_uint(__fmul_rd(__uint_as_float(max), INV)));
+    const bool below = __fmul_rn(__uint_as_float(s), static_cast<float>(L_MAX)) < __uint_as_float(max);
+    return max < ZERO_LIMIT ? 0u : below ? s + 0x10000u : s;
 }

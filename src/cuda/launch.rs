@@ -30,6 +30,11 @@ use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchCon
 pub(super) const THREADS: u32 = 128;
 /// Elements a CTA takes.
 pub(super) const CTA_TILE: u64 = 4096;
+/// CTAs on an SM of kernels that mostly write. With all that fit, the places that are written at a time lie too far apart
+/// for the memory: see docs/kernel-log.md.
+const WRITERS: u32 = 8;
+/// Shared memory that the driver takes for itself in each CTA.
+const RESERVED: u32 = 1024;
 /// CTAs in a grid.
 const GRID_MAX: u64 = (1 << 31) - 1;
 
@@ -163,6 +168,21 @@ impl<'a> Call<'a> {
     /// One CTA for each 4096 elements of each item.
     pub(super) fn launch_tiles<P: Pod>(&self, module: Module, kernel: &str, params: &P, items: &[Item]) -> Result<()> {
         self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, 0)
+    }
+
+    /// The same for kernels that write several times what they read: at most [`WRITERS`] CTAs on an SM, held apart by
+    /// shared memory that they do not use.
+    pub(super) fn launch_writers<P: Pod>(
+        &self,
+        module: Module,
+        kernel: &str,
+        params: &P,
+        items: &[Item],
+    ) -> Result<()> {
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
+        let whole = self.cuda.stream().context().attribute(attribute).during("cuDeviceGetAttribute")?;
+        let shared = whole as u32 / WRITERS - RESERVED;
+        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, shared)
     }
 
     #[expect(clippy::too_many_arguments, reason = "private: what the public one divides, with the grid")]

@@ -46,5 +46,5 @@ pub(super) fn read_out<T: Element>(
         });
     }
     let params = Params { block_shift: op.block.get().ilog2(), factor: op.factor.to_bits() };
-    call.launch_tiles(Module::ReadOut, &format!("read_out_{}_{}", op.bits, suffix::<T>()), &params, &rows)
+    call.launch_writers(Module::ReadOut, &format!("read_out_{}_{}", op.bits, suffix::<T>()), &params, &rows)
 }
