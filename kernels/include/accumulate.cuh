@@ -2,7 +2,7 @@
 #pragma once
 #include "block.cuh"
 #include "item.cuh"
-#include "level.cuh"
+#include "round.cuh"
 #include "trit.cuh"
 
 struct AccumulateAdaptive {
@@ -111,80 +111,6 @@ __device__ __noinline__ void sum_carefully(Stage<E>& stage, Careful<BITS>& share
         }
     }
     report(to, count, first, 0);
-}
-
-// Levels gathered as floats, half a word at a time: the sum of l 2^(BITS j) above 2^23 plus the top bits.
-template <int BITS>
-struct Gather {
-    float half[2];
-    __device__ __forceinline__ Gather() {
-        half[0] = half[1] = 0x1p23f + static_cast<float>(TOPS<BITS> & 0xffffu);
-    }
-    __device__ __forceinline__ void add(int i, float level) {
-        float& to = half[i / PER_HALF<BITS>];
-        to = __fmaf_rn(level, static_cast<float>(1 << (BITS * (i % PER_HALF<BITS>))), to);
-    }
-    __device__ __forceinline__ uint32_t word() const {
-        return __byte_perm(__float_as_uint(half[0]), __float_as_uint(half[1]), 0x5410) ^ TOPS<BITS>;
-    }
-};
-
-// Every v rounded to a level. Returns whether any was too near an edge to be decided like this.
-template <int BITS>
-__device__ __forceinline__ bool round_all(const float (&v)[32], const Rounding& by, uint4 random, uint32_t (&words)[BITS]) {
-    constexpr int PER = 32 / BITS;
-    if constexpr (BITS == 4) {
-        const Uppers d = expand_uppers(random);
-        Edge edge;
-#pragma unroll
-        for (int i = 0; i < BITS; ++i) {
-            uint2 t[PER / 2];
-#pragma unroll
-            for (int j = 0; j < PER / 2; ++j) {
-                const int e = PER * i + 2 * j;
-                t[j] = round_levels(v[e], v[e + 1], by, d.x[e / 2]);
-                edge.add(t[j]);
-            }
-            words[i] = fields_of(t);
-        }
-        return edge.found();
-    } else {
-        const Draws d = expand(random);
-        float edge = 0.0f;
-#pragma unroll
-        for (int i = 0; i < BITS; ++i) {
-            Gather<BITS> gather;
-#pragma unroll
-            for (int j = 0; j < PER; ++j) {
-                gather.add(j, round_level(v[PER * i + j], by, under_one(d, PER * i + j), edge));
-            }
-            words[i] = gather.word();
-        }
-        return edge > 0.5f - NEAR<BITS>;
-    }
-}
-
-template <int BITS>
-__device__ __forceinline__ void round_all_exactly(float (&v)[32], uint32_t s, uint4 random, uint32_t (&words)[BITS]) {
-    constexpr int PER = 32 / BITS;
-    if (s >= 0x70000000u) {  // 2^97: near the end of the range; what this flushes is below 2^-24 s
-        s -= 32u << 23;
-#pragma unroll
-        for (int e = 0; e < 32; ++e) {
-            v[e] = __fmul_rn(v[e], 0x1p-32f);
-        }
-    }
-    const Rounding by = rounding(s);
-    const Draws d = expand(random);
-#pragma unroll
-    for (int i = 0; i < BITS; ++i) {
-        Gather<BITS> gather;
-#pragma unroll
-        for (int j = 0; j < PER; ++j) {
-            gather.add(j, round_level_exactly(v[PER * i + j], by, unit(d, PER * i + j)));
-        }
-        words[i] = gather.word();
-    }
 }
 
 // Levels of 4 or 8 bits: v = l s + p for each element, the block's new scale, and every v rounded to a level under it.
@@ -355,10 +281,10 @@ __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptiv
     accumulate_adaptive_staged<E, BITS, FAST>(p, item, at, stage, words, s, random, shared);
 }
 
-// Tiles of 4096 elements that a CTA of accumulate_adaptive takes, one after the other. With 16-bit elements and 4 bits
-// arithmetic is what is short, and then the start of a CTA counts; elsewhere one tile is faster, by 3% in f32.
+// Tiles of 4096 elements that a CTA of accumulate_adaptive takes, one after the other. Fields of 16-bit elements are short of
+// arithmetic, and then the start of a CTA counts; elsewhere one tile is faster, by 3% in f32.
 template <class E, int BITS>
-constexpr int ADAPTIVE_TILES = E::SIZE == 2 && BITS == 4 ? 4 : 1;
+constexpr int ADAPTIVE_TILES = E::SIZE == 2 && BITS > 2 ? 4 : 1;
 
 // CTAs that an SM shall hold at once; more would cost registers.
 template <class E, int BITS>
@@ -372,8 +298,12 @@ __device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p,
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
     const uint64_t first = cta_start<T>(item);
 #pragma unroll 1
-    for (uint64_t start = first; start < min(first + T * CTA_TILE, item.n); start += CTA_TILE) {
-        if (T > 1) {
+    for (int t = 0; t < T; ++t) {
+        const uint64_t start = first + t * CTA_TILE;
+        if (t > 0) {
+            if (start >= item.n) {
+                return;
+            }
             __syncwarp();
         }
         if (whole(start, CTA_TILE, item.n, addresses, 16)) {

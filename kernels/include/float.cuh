@@ -82,7 +82,8 @@ __device__ __forceinline__ float value<Bf16>(const uint32_t (&w)[16], int e) {
         bits = w[e / 2] << 16;
     } else {
 #if __CUDA_ARCH__ >= 800
-        // (high, low) times (1, 0): the unit of logic is the scarcer one. Beside an infinity or NaN the value is wrong, and -0 is +0.
+        // (high, low) times (1, 0), for the unit of logic is the scarcer one. It makes -0 +0, and the neighbour of an
+        // infinity or NaN wrong.
         asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(bits) : "r"(w[e / 2]), "r"(0x3f800000u), "r"(0u));
 #else
         bits = w[e / 2] & 0xffff0000u;

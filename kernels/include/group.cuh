@@ -239,11 +239,16 @@ __device__ __forceinline__ OfGroup of_group(const QuantizeGroup& p, const Item& 
     return of;
 }
 
+struct Codes {
+    uint32_t plus, minus, clipped;
+};
+
 // One element at a time, for tiles in which groups or chunks meet.
 template <class E>
-__device__ __noinline__ void codes_of_parts(const QuantizeGroup& p, const Item& item, const Groups& g, Stage<E>& stage,
-                                            uint64_t own, uint4 random, uint32_t& plus, uint32_t& minus, uint32_t& clipped) {
-    plus = minus = clipped = 0;
+__device__ __noinline__ Codes codes_of_parts(const QuantizeGroup& p, const Item& item, Stage<E>& stage, uint64_t own,
+                                             uint4 random) {
+    Codes codes = {0, 0, 0};
+    const Groups g = groups_of(p, item);
     const int lane = lane_id();
     const int many = own >= item.n ? 0 : static_cast<int>(min(item.n - own, uint64_t(32)));
     uint64_t index = own / g.size, within = own % g.size;
@@ -266,7 +271,7 @@ __device__ __noinline__ void codes_of_parts(const QuantizeGroup& p, const Item& 
         const uint32_t m = magnitude(bits);
         bool keep;
         if (p.goal <= CLIPPED) {
-            clipped += m > of.t ? 1 : 0;
+            codes.clipped += m > of.t ? 1 : 0;
             const float x = __uint_as_float(min(m, of.t));
             keep = of.s != 0 && __fmaf_rn(unit_of(draw_of(random, e)), __uint_as_float(of.s), -x) < 0.0f;
         } else {
@@ -274,14 +279,15 @@ __device__ __noinline__ void codes_of_parts(const QuantizeGroup& p, const Item& 
             kept += keep ? 1 : 0;
             total += keep ? fixed<SUM_BITS>(m, of.exponent) : 0u;
         }
-        plus |= (keep && !(bits >> 31) ? 1u : 0u) << e;
-        minus |= (keep && bits >> 31 ? 1u : 0u) << e;
+        codes.plus |= (keep && !(bits >> 31) ? 1u : 0u) << e;
+        codes.minus |= (keep && bits >> 31 ? 1u : 0u) << e;
         within += 1;
     }
     if (kept) {
         atomicAdd(&of.chunk->kept, total);
         atomicAdd(&of.chunk->kept_count, kept);
     }
+    return codes;
 }
 
 // Adds what a lane has kept to its chunk: at once for a warp that works on one.
@@ -324,13 +330,13 @@ __device__ __forceinline__ void group_codes(const QuantizeGroup& p, const Item& 
                 scrub<E>(stage, 0, nullptr);  // reported by the first pass
                 stage.take(w);
             }
-            uint32_t plus, minus, clipped = 0;
+            Codes codes = {0, 0, 0};
             if (alone) {
                 uint32_t kept;
                 if (p.goal == STOCHASTIC) {
                     kept = keep<E>(w, of.s, expand(random));
                 } else if (p.goal == CLIPPED) {
-                    kept = keep_clipped<E>(w, of.s, of.t, expand(random), clipped);
+                    kept = keep_clipped<E>(w, of.s, of.t, expand(random), codes.clipped);
                 } else {
                     const bool floats = __all_sync(ALL, sums_in_floats(of.exponent));
                     const Kept k = floats ? keep_above<E>(w, of.t, of.exponent)
@@ -339,14 +345,14 @@ __device__ __forceinline__ void group_codes(const QuantizeGroup& p, const Item& 
                     add_kept(of.chunk, k.total, __popc(kept));
                 }
                 const uint32_t signs = sign_plane<E>(w);
-                plus = kept & ~signs;
-                minus = kept & signs;
+                codes.plus = kept & ~signs;
+                codes.minus = kept & signs;
             } else {
-                codes_of_parts<E>(p, item, g, stage, at.own, random, plus, minus, clipped);
+                codes = codes_of_parts<E>(p, item, stage, at.own, random);
             }
-            store_planes(item, at, plus, minus);
-            if (__any_sync(ALL, clipped != 0)) {
-                report(item.report, 0, ~0ull, clipped);
+            store_planes(item, at, codes.plus, codes.minus);
+            if (__any_sync(ALL, codes.clipped != 0)) {
+                report(item.report, 0, ~0ull, codes.clipped);
             }
         });
 }

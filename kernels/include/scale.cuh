@@ -19,7 +19,9 @@ template <uint32_t L_MAX>
 __device__ __forceinline__ uint32_t level_scale(uint32_t max) {
     constexpr float INV = L_MAX == 7 ? 0x1.249248p-3f : 0x1.020408p-7f;  // 1 / L_MAX rounded down
     static_assert(L_MAX == 7 || L_MAX == 127);
-    const uint32_t s = round_up_to_bf16(__float_as_uint(__fmul_rd(__uint_as_float(max), INV)));
-    const bool below = __fmul_rn(__uint_as_float(s), static_cast<float>(L_MAX)) < __uint_as_float(max);
-    return max < ZERO_LIMIT ? 0u : below ? s + 0x10000u : s;
+    // At half the size, so that the bits of infinity, to which a state from elsewhere may lead, stand for a number as well.
+    const float m = __uint_as_float(max - MIN_NORMAL);
+    const uint32_t s = round_up_to_bf16(__float_as_uint(__fmul_rd(m, INV)));
+    const bool below = __fmul_rn(__uint_as_float(s), static_cast<float>(L_MAX)) < m;
+    return max < ZERO_LIMIT ? 0u : s + (below ? 0x10000u : 0u) + MIN_NORMAL;
 }

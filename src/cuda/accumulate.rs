@@ -78,7 +78,7 @@ pub(super) fn adaptive<T: Element>(
     };
     let kernel = format!("accumulate_adaptive_{}_{}", op.bits, suffix::<T>());
     // `ADAPTIVE_TILES` in kernels/include/accumulate.cuh.
-    let tiles = if op.bits == 4 && T::TYPE != ElementType::F32 { 4 } else { 1 };
+    let tiles = if op.bits > 2 && T::TYPE != ElementType::F32 { 4 } else { 1 };
     let ctas = |row: &Row| row.n.div_ceil(tiles * CTA_TILE);
     call.launch(Module::Accumulate, &kernel, &params, &rows, ctas, THREADS, 0)
 }

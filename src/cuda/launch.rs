@@ -30,11 +30,9 @@ use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchCon
 pub(super) const THREADS: u32 = 128;
 /// Elements a CTA takes.
 pub(super) const CTA_TILE: u64 = 4096;
-/// CTAs on an SM of kernels that mostly write. With all that fit, the places that are written at a time lie too far apart
-/// for the memory: see docs/kernel-log.md.
-const WRITERS: u32 = 8;
-/// Shared memory that the driver takes for itself in each CTA.
+/// Shared memory that the driver takes for itself in each CTA, and the unit it is given out in.
 const RESERVED: u32 = 1024;
+const UNIT: u32 = 128;
 /// CTAs in a grid.
 const GRID_MAX: u64 = (1 << 31) - 1;
 
@@ -170,9 +168,10 @@ impl<'a> Call<'a> {
         self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, 0)
     }
 
-    /// The same for kernels that write several times what they read: at most [`WRITERS`] CTAs on an SM, held apart by
-    /// shared memory that they do not use.
-    pub(super) fn launch_writers<P: Pod>(
+    /// The same for kernels that write several times what they read: with all CTAs that fit on an SM, the places that are
+    /// written at a time lie too far apart for the memory. So shared memory that no CTA uses keeps others away: 6 run at
+    /// once, or 9 with elements of 16 bits, which take longer to make (measured on an H200: docs/kernel-log.md).
+    pub(super) fn launch_writers<T: Element, P: Pod>(
         &self,
         module: Module,
         kernel: &str,
@@ -180,8 +179,9 @@ impl<'a> Call<'a> {
         items: &[Item],
     ) -> Result<()> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
-        let whole = self.cuda.stream().context().attribute(attribute).during("cuDeviceGetAttribute")?;
-        let shared = whole as u32 / WRITERS - RESERVED;
+        let whole = self.cuda.stream().context().attribute(attribute).during("cuDeviceGetAttribute")? as u32;
+        let ctas = if T::TYPE == ElementType::F32 { 6 } else { 9 };
+        let shared = (whole / ctas / UNIT * UNIT).saturating_sub(RESERVED);
         self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, shared)
     }
 
