@@ -9,8 +9,10 @@ __device__ __forceinline__ uint32_t stochastic_scale(uint32_t max) {
 }
 
 __device__ __forceinline__ uint32_t window_scale(uint32_t max, uint32_t headroom) {
-    uint32_t m = mul_trunc(max, headroom);
-    return stochastic_scale(m < RANGE_LIMIT ? m : RANGE_LIMIT);
+    // The bits of infinity and NaN, which a caller's memory may hold, stand for numbers as those below them do.
+    const uint32_t down = max >= 0x7f800000u ? 64u << 23 : 0u;
+    const uint32_t product = mul_trunc(max - down, headroom);
+    return stochastic_scale(product == 0 ? 0u : min(product + down, RANGE_LIMIT));
 }
 
 // The least bf16 from max / L_MAX up. A product that is at most 2^-22 too low leads there or one place below, and L_MAX

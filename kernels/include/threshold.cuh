@@ -118,7 +118,7 @@ __device__ __forceinline__ uint32_t mean_bf16_of_block(uint32_t total, uint32_t 
     return total == 0 || n < least ? 0u : nearest + ((exponent - (127 + SUM_BITS - 1)) << 23);
 }
 
-// The product rounded to zero, subnormals as zero, at most the largest finite number.
+// The product of two finite numbers rounded to zero, subnormals as zero, at most the largest finite number.
 __device__ __forceinline__ uint32_t mul_trunc(uint32_t a, uint32_t b) {
     float product;
     asm("mul.rz.ftz.f32 %0, %1, %2;" : "=f"(product) : "f"(__uint_as_float(a)), "f"(__uint_as_float(b)));
