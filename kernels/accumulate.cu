@@ -1,8 +1,8 @@
 // Accumulate: a gradient is added to levels or counts where they lie, in one pass. Mirrors src/op/accumulate.rs and
 // src/cpu/accumulate.rs.
 //
-// Launch: one CTA of 128 threads for each 4096 elements of each item; a lane holds 32 elements. merge and window_scales: one
-// CTA for each 4096 words.
+// Launch: one CTA of 128 threads for each 4096 elements of each item, for accumulate_adaptive with 4 or 8 bits and f16 or bf16
+// for each 16384; a lane holds 32 elements. merge and window_scales: one CTA for each 4096 words.
 // accumulate_adaptive: x = n elements; a = BITS ceil(n / 32) words of levels; b = ceil(n / block) bf16 scales; report.
 //   Reads and writes a and b. Bytes an element: input + 2 BITS / 8 + 4 / block.
 // accumulate_exact: x, a = counts as above; b = scales, read; c = seen, one bf16 a block; report.
@@ -11,9 +11,10 @@
 #include "exact.cuh"
 
 #define ADAPTIVE(BITS, E, N)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(128, 5) accumulate_adaptive_##BITS##_##E##_##N(                 \
-        const __grid_constant__ AccumulateAdaptive p, const __grid_constant__ Table<TABLE_##N> table) {          \
-        accumulate_adaptive<ELEMENT_##E, BITS>(p, item_of(table, blockIdx.x));                    \
+    extern "C" __global__ void __launch_bounds__(128, ADAPTIVE_CTAS<ELEMENT_##E, BITS>)                          \
+        accumulate_adaptive_##BITS##_##E##_##N(const __grid_constant__ AccumulateAdaptive p,                     \
+                                               const __grid_constant__ Table<TABLE_##N> table) {                 \
+        accumulate_adaptive<ELEMENT_##E, BITS>(p, item_of(table, blockIdx.x));                                   \
     }
 #define EXACT(BITS, E, N)                                                                                        \
     extern "C" __global__ void __launch_bounds__(128) accumulate_exact_##BITS##_##E##_##N(                       \

@@ -11,21 +11,6 @@ struct Dequantize {
     uint32_t pad;
 };
 
-// One piece: element e is +s, -s or +0.
-template <class E>
-__device__ __forceinline__ uint4 signed_piece(uint32_t plus, uint32_t minus, uint32_t s) {
-    const uint32_t nonzero = plus ^ minus;
-    const uint32_t value = E::from_f32(s);
-    uint32_t w[4] = {0, 0, 0, 0};
-#pragma unroll
-    for (int e = 0; e < PER<E>; ++e) {
-        const uint32_t keep = 0u - ((nonzero >> e) & 1u);
-        const uint32_t sign = ((minus >> e) & 1u) << (8 * E::SIZE - 1);
-        w[E::SIZE == 4 ? e % 4 : e / 2 % 4] |= ((value ^ sign) & keep) << (E::SIZE == 4 ? 0 : 16 * (e % 2));
-    }
-    return make_uint4(w[0], w[1], w[2], w[3]);
-}
-
 template <class E>
 __device__ __forceinline__ void dequantize_block(const Dequantize& p, const Item& item) {
     const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
@@ -45,7 +30,7 @@ __device__ __forceinline__ void dequantize_block(const Dequantize& p, const Item
         const uint32_t plus = __shfl_sync(ALL, pair.x, owner) >> bit;
         const uint32_t minus = __shfl_sync(ALL, pair.y, owner) >> bit;
         const uint32_t s = __shfl_sync(ALL, scale, owner);
-        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, signed_piece<E>(plus, minus, s), whole);
+        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, piece_of_trits<E>(plus, minus, E::from_f32(s), 0u), whole);
     }
 }
 

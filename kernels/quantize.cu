@@ -1,7 +1,7 @@
 // Quantize: a gradient becomes packed planes and bf16 scales. Mirrors src/op/quantize.rs and src/cpu/quantize.rs.
 //
-// Blocks, one pass. Launch: one CTA of 128 threads for each 8192 (f32) or 16384 (f16, bf16) elements of each item, for
-// clipping 4096; a lane holds 32 elements.
+// Blocks, one pass. Launch: one CTA of 128 threads for each 8192 (f32) or 16384 (f16, bf16) elements of each item; a lane
+// holds 32 elements.
 // Item: x = n elements; a = 2 ceil(n / 32) words of planes; b = ceil(n / block) bf16 scales; report. Every word is
 // written, bits past n are zero. Bytes an element: input + 1/4 + 2 / block.
 //
@@ -23,7 +23,21 @@ EVERY_TYPE(quantize_block_stochastic, QuantizeBlock)
 EVERY_TYPE(quantize_block_threshold, QuantizeBlockThreshold)
 EVERY_TYPE(quantize_block_clip, QuantizeBlockClip)
 EVERY_TYPE(group_sums, QuantizeGroup)
-EVERY_TYPE(group_codes, QuantizeGroup)
+
+// The last CTA takes the first tiles: see group.cuh.
+#define CODES(E, N)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(128)                                                            \
+        group_codes_##E##_##N(const __grid_constant__ QuantizeGroup p,                                           \
+                              const __grid_constant__ Table<TABLE_##N> table) {                                  \
+        const uint32_t cta = gridDim.x - 1 - blockIdx.x;                                                         \
+        group_codes<ELEMENT_##E>(p, item_of(table, cta), cta);                                                   \
+    }
+CODES(f32, one)
+CODES(f32, many)
+CODES(f16, one)
+CODES(f16, many)
+CODES(bf16, one)
+CODES(bf16, many)
 
 extern "C" __global__ void __launch_bounds__(128)
     group_combine_one(const __grid_constant__ QuantizeGroup p, const __grid_constant__ Table<1> table) {

@@ -34,7 +34,7 @@ __device__ __forceinline__ uint32_t scale_at(const Item& item, uint64_t block) {
     return static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[block]) << 16;
 }
 
-// Planes: a lane loads the pair of its group, and takes what its pieces need from the owners.
+// Planes: a lane loads the pair of its group and makes its two values, and pieces take what they need from the owners.
 template <class E>
 __device__ __forceinline__ void read_out_planes(const ReadOut& p, const Item& item) {
     const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
@@ -45,9 +45,14 @@ __device__ __forceinline__ void read_out_planes(const ReadOut& p, const Item& it
         pair = load_pair(item.x, own >> 5);
         scale = scale_at(item, own >> p.block_shift);
     }
-    const bool refuse = refused(item);
+    const float s = __uint_as_float(scale), factor = __uint_as_float(p.factor);
+    const uint32_t own_value = E::from_f32(__float_as_uint(__fmul_rn(s, factor)));
+    uint32_t own_zero = E::from_f32(__float_as_uint(__fmul_rn(__fmul_rn(0.0f, s), factor)));
+    if (refused(item)) {
+        pair = make_uint2(0, 0);
+        own_zero = E::NAN_BITS;
+    }
     const bool aligned = aligned_to(item.a, 16), whole = aligned && start + TILE <= item.n;
-    const float factor = __uint_as_float(p.factor);
 #pragma unroll
     for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
         const int piece = 32 * i + lane_id();
@@ -55,16 +60,8 @@ __device__ __forceinline__ void read_out_planes(const ReadOut& p, const Item& it
         const int bit = piece % PIECES_PER_GROUP<E> * PER<E>;
         const uint32_t plus = __shfl_sync(ALL, pair.x, owner) >> bit;
         const uint32_t minus = __shfl_sync(ALL, pair.y, owner) >> bit;
-        const float s = __uint_as_float(__shfl_sync(ALL, scale, owner));
-        const float up = __fmul_rn(s, factor), down = -up;
-        const float zero = __fmul_rn(__fmul_rn(0.0f, s), factor);
-        float v[PER<E>];
-#pragma unroll
-        for (int e = 0; e < PER<E>; ++e) {
-            const bool is_plus = (plus >> e) & 1u, is_minus = (minus >> e) & 1u;
-            v[e] = is_plus == is_minus ? zero : is_plus ? up : down;
-        }
-        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, piece_of<E>(v, refuse), whole);
+        const uint32_t value = __shfl_sync(ALL, own_value, owner), zero = __shfl_sync(ALL, own_zero, owner);
+        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, piece_of_trits<E>(plus, minus, value, zero), whole);
     }
 }
 

@@ -1,7 +1,7 @@
 // Update: weights follow their gradients by SGD or AdamW, straight out of levels and scales. Mirrors src/op/update.rs,
 // src/cpu/update.rs and src/numerics/update.rs.
 //
-// Launch: one CTA of 128 threads for each 4096 elements of each item; a lane takes 4 elements at a time.
+// Launch: one CTA of 512 threads for each 4096 elements of each item; a lane takes 4 elements at a time.
 // Item: x = bits ceil(n / 32) words of planes (2 bits) or fields, or n floats where b is null; b = one bf16 scale a
 // block; a = n weights, read and written; c, report = n floats of state each (momentum; first and second moment), null
 // where there is none; first = index of element 0. Nothing is written where any guard counts non-finite elements.
@@ -9,6 +9,8 @@
 // Bytes an element: bits / 8 + 2 / block + twice the weight and its state.
 #include "draw.cuh"
 #include "output.cuh"
+
+constexpr int THREADS = 512;  // seven streams of memory: fewer and larger CTAs keep each of them closer together
 
 struct Update {
     Draw draw;
@@ -24,7 +26,7 @@ struct Update {
 // Whether the step is to be skipped: the same for all threads of the CTA.
 __device__ __forceinline__ bool skipped(const Update& p) {
     bool found = false;
-    for (uint64_t i = threadIdx.x; i < p.guard_count; i += 128) {
+    for (uint64_t i = threadIdx.x; i < p.guard_count; i += THREADS) {
         found |= *reinterpret_cast<volatile const unsigned long long*>(&p.guards[i].non_finite) != 0;
     }
     return __syncthreads_or(found);
@@ -182,52 +184,56 @@ struct AdamW {
     }
 };
 
+// Four elements from `at` on.
+template <class Rule, class E>
+__device__ __forceinline__ void update4(const Update& p, const Item& item, uint64_t at) {
+    float g[4], w[4], first[4] = {}, second[4] = {};
+    gradient4(p, item, at, g);
+    if (E::SIZE == 4) {
+        load4(item.a, at, item.n, w);
+    } else {
+        load4_bf16(item.a, at, item.n, w);
+    }
+    if (Rule::first_state(p)) {
+        load4(item.c, at, item.n, first);
+    }
+    if (Rule::SECOND_STATE) {
+        load4(item.report, at, item.n, second);
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+        w[e] = Rule::apply(p, g[e], w[e], first[e], second[e]);
+    }
+    if (Rule::first_state(p)) {
+        store4(item.c, at, item.n, first);
+    }
+    if (Rule::SECOND_STATE) {
+        store4(item.report, at, item.n, second);
+    }
+    if (E::SIZE == 4) {
+        store4(item.a, at, item.n, w);
+    } else {
+        const uint4 random = call<PHILOX_ROUNDS>(p.draw, item.tensor, static_cast<uint32_t>((item.first + at) >> 5));
+        store4_bf16(item.a, at, item.n, w, random, at % 32);
+    }
+}
+
 template <class Rule, class E>
 __device__ __forceinline__ void update(const Update& p, const Item& item) {
     if (skipped(p)) {
         return;
     }
     const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + 4 * threadIdx.x;
-#pragma unroll 2
-    for (int i = 0; i < CTA_TILE / 512; ++i) {
-        const uint64_t at = start + 512 * i;
-        if (at >= item.n) {
-            return;
-        }
-        float g[4], w[4], first[4] = {}, second[4] = {};
-        gradient4(p, item, at, g);
-        if (E::SIZE == 4) {
-            load4(item.a, at, item.n, w);
-        } else {
-            load4_bf16(item.a, at, item.n, w);
-        }
-        if (Rule::first_state(p)) {
-            load4(item.c, at, item.n, first);
-        }
-        if (Rule::SECOND_STATE) {
-            load4(item.report, at, item.n, second);
-        }
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            w[e] = Rule::apply(p, g[e], w[e], first[e], second[e]);
-        }
-        if (Rule::first_state(p)) {
-            store4(item.c, at, item.n, first);
-        }
-        if (Rule::SECOND_STATE) {
-            store4(item.report, at, item.n, second);
-        }
-        if (E::SIZE == 4) {
-            store4(item.a, at, item.n, w);
-        } else {
-            const uint4 random = call<PHILOX_ROUNDS>(p.draw, item.tensor, static_cast<uint32_t>((item.first + at) >> 5));
-            store4_bf16(item.a, at, item.n, w, random, at % 32);
+    for (uint64_t at = start; at < start + CTA_TILE; at += 4 * THREADS) {
+        if (at < item.n) {
+            update4<Rule, E>(p, item, at);
         }
     }
 }
 
 #define KERNEL(name, Rule, type, E, count, N)                                                                  \
-    extern "C" __global__ void __launch_bounds__(128) update_##name##_##type##_##count(                        \
+    extern "C" __global__ void __launch_bounds__(THREADS) update_##name##_##type##_##count(                        \
         const __grid_constant__ Update p, const __grid_constant__ Table<N> table) {                            \
         update<Rule, E>(p, item_of(table, blockIdx.x));                                                        \
     }

@@ -2,7 +2,7 @@
 #pragma once
 #include "block.cuh"
 #include "item.cuh"
-#include "level.cuh"
+#include "round.cuh"
 #include "trit.cuh"
 
 struct AccumulateAdaptive {
@@ -81,24 +81,18 @@ __device__ __forceinline__ uint32_t max_magnitude_in_turn(const float (&v)[32]) 
 #endif
 }
 
-// A lane's 32 values in shared memory, for paths that are rare and so loop instead of being unrolled.
-struct Values {
-    float of[32 * 32];
-    __device__ __forceinline__ float& at(int lane, int e) { return of[32 * e + lane]; }
-};
-
-// What a warp needs for tiles in which something may be out of range.
+// The levels of a warp, for tiles in which something may be out of range.
 template <int BITS>
 struct Careful {
-    Values values;
     uint32_t levels[BITS][32];
 };
 
 // The sums of a tile in which something may be out of range: exact, element by element, with a report. Levels of 2 bits
-// come as a plus and a minus word.
+// come as a plus and a minus word. Loops index `v`, so that it lies in local memory; in shared memory it would keep CTAs
+// off the SM that never get here.
 template <class E, int BITS>
 __device__ __noinline__ void sum_carefully(Stage<E>& stage, Careful<BITS>& shared, uint32_t s, uint32_t weight, uint64_t index,
-                                           Report* to) {
+                                           Report* to, float* v) {
     constexpr int PER = 32 / BITS;
     uint32_t count = 0;
     uint64_t first = ~0ull;
@@ -110,7 +104,7 @@ __device__ __noinline__ void sum_carefully(Stage<E>& stage, Careful<BITS>& share
                       : static_cast<int32_t>(shared.levels[e / PER][lane] << (32 - BITS - shift)) >> (32 - BITS);
         const uint32_t product = weighted(E::to_f32(stage.at(lane, e)), weight);
         bool found;
-        shared.values.at(lane, e) = __uint_as_float(sum(level, s, product, found));
+        v[e] = __uint_as_float(sum(level, s, product, found));
         if (found) {
             count += 1;
             first = min(first, index + e);
@@ -163,68 +157,29 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
         for (int i = 0; i < BITS; ++i) {
             shared.levels[i][lane] = words[i];
         }
-        sum_carefully<E, BITS>(stage, shared, s, p.weight, item.first + at.own, item.report);
+        float sums[32];
+        sum_carefully<E, BITS>(stage, shared, s, p.weight, item.first + at.own, item.report, sums);
 #pragma unroll
         for (int e = 0; e < 32; ++e) {
-            v[e] = shared.values.at(lane, e);
+            v[e] = sums[e];
         }
         max = max_magnitude(v);
     }
 
     const uint32_t lanes = 1u << (p.block_shift - 5);
     constexpr uint32_t L_MAX = (1u << (BITS - 1)) - 1;
-    uint32_t new_s = level_scale<L_MAX>(block_max(max, lanes));
+    const uint32_t new_s = level_scale<L_MAX>(block_max(max, lanes));
     if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
         *scale = static_cast<uint16_t>(new_s >> 16);
     }
-    const bool zero = new_s == 0;
-    if (new_s >= 0x70000000u) {  // 2^97: 1 / s would be subnormal; what this flushes is below 2^-24 s
-        new_s -= 32u << 23;
-#pragma unroll
-        for (int e = 0; e < 32; ++e) {
-            v[e] = __fmul_rn(v[e], 0x1p-32f);
-        }
-    }
-
-    // Levels are gathered as floats, half a word at a time: the sum of l 2^(BITS j) above 2^23 plus the top bits.
     const Rounding by = rounding(new_s);
-    const Draws d = expand(random);
-    constexpr float EMPTY = 0x1p23f + static_cast<float>(TOPS<BITS> & 0xffffu);
-    float edge = 0.0f;
-#pragma unroll
-    for (int i = 0; i < BITS; ++i) {
-        float half[2] = {EMPTY, EMPTY};
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-#pragma unroll
-            for (int j = 0; j < PER_HALF<BITS>; ++j) {
-                const int e = (2 * i + h) * PER_HALF<BITS> + j;
-                const float l = round_level(v[e], by, under_one(d, e), edge);
-                half[h] = __fmaf_rn(l, static_cast<float>(1 << (BITS * j)), half[h]);
-            }
-        }
-        words[i] = __byte_perm(__float_as_uint(half[0]), __float_as_uint(half[1]), 0x5410) ^ TOPS<BITS>;
-    }
-    if (__any_sync(ALL, edge > 0.5f - NEAR<BITS>)) {
-#pragma unroll
-        for (int i = 0; i < BITS; ++i) {
-            float half[2] = {EMPTY, EMPTY};
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-#pragma unroll
-                for (int j = 0; j < PER_HALF<BITS>; ++j) {
-                    const int e = (2 * i + h) * PER_HALF<BITS> + j;
-                    const float l = round_level_exactly(v[e], by, unit(d, e));
-                    half[h] = __fmaf_rn(l, static_cast<float>(1 << (BITS * j)), half[h]);
-                }
-            }
-            words[i] = __byte_perm(__float_as_uint(half[0]), __float_as_uint(half[1]), 0x5410) ^ TOPS<BITS>;
-        }
+    if (__any_sync(ALL, round_all<BITS>(v, by, random, words))) {
+        round_all_exactly<BITS>(v, new_s, random, words);
     }
     if (at.inside) {
 #pragma unroll
         for (int i = 0; i < BITS; ++i) {
-            words[i] = zero ? 0u : words[i];
+            words[i] = new_s == 0 ? 0u : words[i];
         }
         store_words<BITS, FAST>(item.a, at.own >> 5, words);
     }
@@ -270,10 +225,11 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
         const int lane = lane_id();
         shared.levels[0][lane] = plus;
         shared.levels[1][lane] = minus;
-        sum_carefully<E, 2>(stage, shared, s, p.weight, item.first + at.own, item.report);
+        float sums[32];
+        sum_carefully<E, 2>(stage, shared, s, p.weight, item.first + at.own, item.report, sums);
 #pragma unroll
         for (int e = 0; e < 32; ++e) {
-            v[e] = shared.values.at(lane, e);
+            v[e] = sums[e];
         }
         max = max_magnitude_in_turn(v);
     }
@@ -325,15 +281,35 @@ __device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptiv
     accumulate_adaptive_staged<E, BITS, FAST>(p, item, at, stage, words, s, random, shared);
 }
 
+// Tiles of 4096 elements that a CTA of accumulate_adaptive takes, one after the other. Fields of 16-bit elements are short of
+// arithmetic, and then the start of a CTA counts; elsewhere one tile is faster, by 3% in f32.
+template <class E, int BITS>
+constexpr int ADAPTIVE_TILES = E::SIZE == 2 && BITS > 2 ? 4 : 1;
+
+// CTAs that an SM shall hold at once; more would cost registers.
+template <class E, int BITS>
+constexpr int ADAPTIVE_CTAS = ADAPTIVE_TILES<E, BITS> > 1 ? 6 : 5;
+
 template <class E, int BITS>
 __device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
+    constexpr int T = ADAPTIVE_TILES<E, BITS>;
     __shared__ Stage<E> stages[WARPS];
     __shared__ Careful<BITS> shared[WARPS];
-    const uint64_t start = cta_start(item);
     const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
-    if (whole(start, CTA_TILE, item.n, addresses, 16)) {
-        accumulate_adaptive_tile<E, BITS, true>(p, item, start, stages[warp_id()], shared[warp_id()]);
-    } else {
-        accumulate_adaptive_tile<E, BITS, false>(p, item, start, stages[warp_id()], shared[warp_id()]);
+    const uint64_t first = cta_start<T>(item);
+#pragma unroll 1
+    for (int t = 0; t < T; ++t) {
+        const uint64_t start = first + t * CTA_TILE;
+        if (t > 0) {
+            if (start >= item.n) {
+                return;
+            }
+            __syncwarp();
+        }
+        if (whole(start, CTA_TILE, item.n, addresses, 16)) {
+            accumulate_adaptive_tile<E, BITS, true>(p, item, start, stages[warp_id()], shared[warp_id()]);
+        } else {
+            accumulate_adaptive_tile<E, BITS, false>(p, item, start, stages[warp_id()], shared[warp_id()]);
+        }
     }
 }

@@ -46,8 +46,20 @@ __device__ __forceinline__ uint32_t block_max(uint32_t m, uint32_t lanes) {
         m = __reduce_max_sync(ALL, m);
         return lanes > 32 ? join_warps(m, lanes, Max()) : m;
     }
-#endif
+    if (lanes >= 4) {
+        m = max(m, __shfl_xor_sync(ALL, m, 1));
+        m = max(m, __shfl_xor_sync(ALL, m, 2));
+        if (lanes >= 8) {
+            m = max(m, __shfl_xor_sync(ALL, m, 4));
+            if (lanes == 16) {
+                m = max(m, __shfl_xor_sync(ALL, m, 8));
+            }
+        }
+    }
+    return m;
+#else
     return join_block(m, lanes, Max());
+#endif
 }
 
 __device__ __forceinline__ uint32_t block_sum(uint32_t x, uint32_t lanes) {

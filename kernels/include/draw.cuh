@@ -46,6 +46,31 @@ __device__ __forceinline__ Draws expand(uint4 c) {
     return d;
 }
 
+// The upper 16 of the 23 bits of each draw, two to a word as in `Draws`.
+struct Uppers {
+    uint32_t x[16];
+};
+
+__device__ __forceinline__ Uppers expand_uppers(uint4 c) {
+    constexpr uint32_t UPPER = 0xfffefffeu;
+    const uint32_t last = (shared_bits(c) >> 7) * 0x00010001u;
+    const uint32_t w[4] = {c.x << 1 & UPPER, c.y << 1 & UPPER, c.z << 1 & UPPER, c.w << 1 & UPPER};
+    uint32_t f[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        f[i] = __funnelshift_r(w[i], w[(i + 1) % 4], 16);
+    }
+    Uppers d;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        d.x[i] = w[i] | last;
+        d.x[4 + i] = (w[i] ^ f[i]) | last;
+        d.x[8 + i] = (w[i] ^ w[(i + 1) % 4]) | last;
+        d.x[12 + i] = (w[i] ^ f[(i + 1) % 4]) | last;
+    }
+    return d;
+}
+
 // The Philox call of a group; `expand` makes its draws. Kept apart because four registers wait for the elements
 // better than seventeen.
 template <int ROUNDS = PHILOX_ROUNDS>

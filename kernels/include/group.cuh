@@ -2,11 +2,14 @@
 // been read, and a second pass writes the codes. Two reads in total.
 //
 //   group_sums     reads every chunk of 4096 elements (from its group's first element): maximum, sum, moments
-//   group_combine  joins the chunks of groups that have more than one, and computes what the group needs
-//   group_codes    reads again, writes planes; for thresholds sums what is kept, by chunk
+//   group_combine  joins the chunks of groups that have more than one, and computes what the group needs; left out for
+//                  stochastic rules without clipping, which need the maximum alone
+//   group_codes    reads again, writes planes and stochastic scales; for thresholds sums what is kept, by chunk. From the
+//                  end on: what was read last is still in the L2
 //   group_combine  for thresholds: the magnitude of each group from the sums of what it kept
 //
-// Scratch of an item: Group[groups], then Chunk[groups * chunks of a group], zeroed before the first pass.
+// Scratch of an item: Group[groups], then (but for the maximum alone) Chunk[groups * chunks of a group], zeroed before the
+// first pass.
 #pragma once
 #include "block.cuh"
 #include "item.cuh"
@@ -16,10 +19,10 @@ struct Group {
     uint32_t max;     // largest magnitude
     uint32_t ticket;  // CTAs of group_combine that are done
     uint32_t t;       // threshold, or the magnitude to clip at (0x7f7fffff: none)
-    uint32_t s;       // stochastic scale
+    uint32_t unused;
     unsigned long long total, count;          // units and elements of a sum
     unsigned long long first, second;         // moments, the first in two's complement
-    unsigned long long unused[2];
+    unsigned long long spare[2];
 };
 static_assert(sizeof(Group) == 64);
 
@@ -57,27 +60,21 @@ __device__ __forceinline__ Groups groups_of(const QuantizeGroup& p, const Item& 
     return g;
 }
 
+// No magnitude to clip at.
+constexpr uint32_t UNCLIPPED = 0x7f7fffffu;
+
 // What a group needs, once its maximum and sums are whole.
-__device__ inline void conclude(const QuantizeGroup& p, const Item& item, Group& group, uint64_t index, uint64_t size,
-                                const Sum& sum, const Moments& moments) {
+__device__ inline void conclude(const QuantizeGroup& p, const Item& item, Group& group, uint64_t index, const Sum& sum,
+                                const Moments& moments) {
     if (p.kept) {
         static_cast<uint16_t*>(item.b)[index] = static_cast<uint16_t>(mean_bf16(sum) >> 16);
-        return;
-    }
-    uint32_t t = 0x7f7fffffu;
-    if (p.goal == GIVEN) {
-        t = p.parameter;
+    } else if (p.goal == GIVEN) {
+        group.t = p.parameter;
     } else if (p.goal == OF_MEAN) {
-        t = relative(sum, p.parameter);
+        group.t = relative(sum, p.parameter);
     } else if (p.goal == CLIPPED) {
         const uint32_t limit = clip(moments, p.parameter);
-        t = limit ? limit : t;
-    }
-    group.t = t;
-    if (p.goal <= CLIPPED) {
-        const uint32_t s = stochastic_scale(min(sum.exponent, t));  // the caller passes the maximum there
-        group.s = s;
-        static_cast<uint16_t*>(item.b)[index] = static_cast<uint16_t>(s >> 16);
+        group.t = limit ? limit : UNCLIPPED;
     }
 }
 
@@ -139,9 +136,7 @@ __device__ __forceinline__ void group_sums(const QuantizeGroup& p, const Item& i
             stage.put(w);
         }
         if (p.goal == OF_MEAN) {
-            float cuts[32];
-            cut_all<E>(w, exponent, cuts);
-            total = block_sum(floats ? sum_cuts(cuts, exponent) : sum_slowly<E>(stage, exponent), lanes);
+            total = block_sum(floats ? sum_all<E>(w, exponent) : sum_slowly<E>(stage, exponent), lanes);
         } else {
             sum_moments<E>(stage, w, exponent, first, second);
             first = static_cast<int32_t>(block_sum(static_cast<uint32_t>(first), lanes));
@@ -157,12 +152,13 @@ __device__ __forceinline__ void group_sums(const QuantizeGroup& p, const Item& i
         found.kept = static_cast<uint32_t>(second);
         found.kept_count = static_cast<uint32_t>(second >> 32);
     }
-    g.chunk[unit] = found;
+    if (p.goal != STOCHASTIC) {
+        g.chunk[unit] = found;
+    }
     Group& group = g.group[index];
     if (g.chunks == 1) {
         group.max = max_of_chunk;
-        const uint32_t top = p.goal <= CLIPPED ? max_of_chunk : exponent;
-        conclude(p, item, group, index, g.size, Sum{total, top, g.size}, Moments{first, second, exponent, g.size});
+        conclude(p, item, group, index, Sum{total, exponent, g.size}, Moments{first, second, exponent, g.size});
     } else if (max_of_chunk > *static_cast<volatile uint32_t*>(&group.max)) {
         atomicMax(&group.max, max_of_chunk);  // the look before it keeps most chunks from queueing here
     }
@@ -214,59 +210,84 @@ __device__ __forceinline__ void group_combine(const QuantizeGroup& p, const Item
         second = atomicExch(&group.second, 0ull);
         group.ticket = 0;
     }
-    const uint32_t exponent = p.kept || p.goal > CLIPPED ? top : group.max;
-    const uint64_t elements = p.kept ? count : g.size;
-    conclude(p, item, group, index, g.size, Sum{total, exponent, elements},
+    conclude(p, item, group, index, Sum{total, top, p.kept ? count : g.size},
              Moments{static_cast<int64_t>(first), second, top, g.size});
 }
 
+// What a lane needs of the group whose element `within` it works on.
+struct OfGroup {
+    Chunk* chunk;
+    uint32_t t, s, exponent;
+};
+
+// With a group's first element goes its stochastic scale.
+__device__ __forceinline__ OfGroup of_group(const QuantizeGroup& p, const Item& item, const Groups& g, uint64_t index,
+                                            uint64_t within) {
+    const Group& group = g.group[index];
+    OfGroup of = {g.chunk + index * g.chunks + within / CHUNK, UNCLIPPED, 0, 0};
+    if (p.goal != STOCHASTIC) {
+        of.t = group.t;
+    }
+    if (p.goal <= CLIPPED) {
+        of.s = stochastic_scale(min(group.max, of.t));
+        if (within == 0) {
+            static_cast<uint16_t*>(item.b)[index] = static_cast<uint16_t>(of.s >> 16);
+        }
+    } else {
+        of.exponent = chunk_exponent(of.chunk->max);
+    }
+    return of;
+}
+
+struct Codes {
+    uint32_t plus, minus, clipped;
+};
+
 // One element at a time, for tiles in which groups or chunks meet.
 template <class E>
-__device__ __noinline__ void codes_of_parts(const QuantizeGroup& p, const Item& item, const Groups& g, Stage<E>& stage,
-                                            uint64_t own, uint4 random, uint32_t& plus, uint32_t& minus, uint32_t& clipped) {
-    plus = minus = clipped = 0;
+__device__ __noinline__ Codes codes_of_parts(const QuantizeGroup& p, const Item& item, Stage<E>& stage, uint64_t own,
+                                             uint4 random) {
+    Codes codes = {0, 0, 0};
+    const Groups g = groups_of(p, item);
     const int lane = lane_id();
     const int many = own >= item.n ? 0 : static_cast<int>(min(item.n - own, uint64_t(32)));
     uint64_t index = own / g.size, within = own % g.size;
-    uint32_t t = 0, s = 0, exponent = 0, kept = 0, total = 0;
-    Chunk* chunk = nullptr;
+    uint32_t kept = 0, total = 0;
+    OfGroup of = {nullptr, 0, 0, 0};
     for (int e = 0; e < many; ++e) {
         if (within == g.size) {
             index += 1;
             within = 0;
         }
-        Chunk* const here = g.chunk + index * g.chunks + within / CHUNK;
-        if (here != chunk) {
+        if (e == 0 || within % CHUNK == 0) {
             if (kept) {
-                atomicAdd(&chunk->kept, total);
-                atomicAdd(&chunk->kept_count, kept);
+                atomicAdd(&of.chunk->kept, total);
+                atomicAdd(&of.chunk->kept_count, kept);
             }
             kept = total = 0;
-            chunk = here;
-            t = g.group[index].t;
-            s = g.group[index].s;
-            exponent = chunk_exponent(chunk->max);
+            of = of_group(p, item, g, index, within);
         }
         const uint32_t bits = E::to_f32(stage.at(lane, e));
         const uint32_t m = magnitude(bits);
         bool keep;
         if (p.goal <= CLIPPED) {
-            clipped += m > t ? 1 : 0;
-            const float x = __uint_as_float(min(m, t));
-            keep = s != 0 && __fmaf_rn(unit_of(draw_of(random, e)), __uint_as_float(s), -x) < 0.0f;
+            codes.clipped += m > of.t ? 1 : 0;
+            const float x = __uint_as_float(min(m, of.t));
+            keep = of.s != 0 && __fmaf_rn(unit_of(draw_of(random, e)), __uint_as_float(of.s), -x) < 0.0f;
         } else {
-            keep = m > t;
+            keep = m > of.t;
             kept += keep ? 1 : 0;
-            total += keep ? fixed<SUM_BITS>(m, exponent) : 0u;
+            total += keep ? fixed<SUM_BITS>(m, of.exponent) : 0u;
         }
-        plus |= (keep && !(bits >> 31) ? 1u : 0u) << e;
-        minus |= (keep && bits >> 31 ? 1u : 0u) << e;
+        codes.plus |= (keep && !(bits >> 31) ? 1u : 0u) << e;
+        codes.minus |= (keep && bits >> 31 ? 1u : 0u) << e;
         within += 1;
     }
     if (kept) {
-        atomicAdd(&chunk->kept, total);
-        atomicAdd(&chunk->kept_count, kept);
+        atomicAdd(&of.chunk->kept, total);
+        atomicAdd(&of.chunk->kept_count, kept);
     }
+    return codes;
 }
 
 // Adds what a lane has kept to its chunk: at once for a warp that works on one.
@@ -285,31 +306,21 @@ __device__ __forceinline__ void add_kept(Chunk* chunk, uint32_t total, uint32_t 
     }
 }
 
-// What a lane needs of its group.
-struct OfGroup {
-    Chunk* chunk;
-    uint32_t t, s, exponent;
-};
-
 template <class E>
-__device__ __forceinline__ void group_codes(const QuantizeGroup& p, const Item& item) {
+__device__ __forceinline__ void group_codes(const QuantizeGroup& p, const Item& item, uint32_t cta) {
     using W = QuantizeWalk<E>;
     __shared__ Ring<E, W> ring;
     const Groups g = groups_of(p, item);
     // Whether each lane's 32 elements lie in one group, and for thresholds in one chunk of it.
     const bool alone = p.size % 32 == 0;
     walk<E, W>(
-        item, wide_planes(item), ring,
+        item, cta, wide_planes(item), ring,
         [&](const Place& at) {
-            OfGroup of = {nullptr, 0, 0, 0};
-            if (alone && at.inside) {
-                const uint64_t index = p.size == 0 ? 0 : at.own / g.size;
-                of.chunk = g.chunk + index * g.chunks + (at.own - index * g.size) / CHUNK;
-                of.t = g.group[index].t;
-                of.s = g.group[index].s;
-                of.exponent = p.goal > CLIPPED ? chunk_exponent(of.chunk->max) : 0;
+            if (!alone || !at.inside) {
+                return OfGroup{nullptr, 0, 0, 0};
             }
-            return of;
+            const uint64_t index = p.size == 0 ? 0 : at.own / g.size;
+            return of_group(p, item, g, index, at.own - index * g.size);
         },
         [&](const Place& at) {
             return p.goal <= CLIPPED ? call(p.draw, item.tensor, at.group) : make_uint4(0, 0, 0, 0);
@@ -319,34 +330,29 @@ __device__ __forceinline__ void group_codes(const QuantizeGroup& p, const Item& 
                 scrub<E>(stage, 0, nullptr);  // reported by the first pass
                 stage.take(w);
             }
-            uint32_t plus, minus, clipped = 0;
+            Codes codes = {0, 0, 0};
             if (alone) {
                 uint32_t kept;
                 if (p.goal == STOCHASTIC) {
                     kept = keep<E>(w, of.s, expand(random));
                 } else if (p.goal == CLIPPED) {
-                    kept = keep_clipped<E>(w, of.s, of.t, expand(random), clipped);
+                    kept = keep_clipped<E>(w, of.s, of.t, expand(random), codes.clipped);
                 } else {
-                    Kept k;
-                    if (__all_sync(ALL, sums_in_floats(of.exponent))) {
-                        float cuts[32];
-                        cut_all<E>(w, of.exponent, cuts);
-                        k = keep_above<E>(w, cuts, of.t, of.exponent);
-                    } else {
-                        k = keep_above_slowly<E>(stage, of.t, of.exponent);
-                    }
+                    const bool floats = __all_sync(ALL, sums_in_floats(of.exponent));
+                    const Kept k = floats ? keep_above<E>(w, of.t, of.exponent)
+                                          : keep_above_slowly<E>(stage, of.t, of.exponent);
                     kept = k.plane;
                     add_kept(of.chunk, k.total, __popc(kept));
                 }
                 const uint32_t signs = sign_plane<E>(w);
-                plus = kept & ~signs;
-                minus = kept & signs;
+                codes.plus = kept & ~signs;
+                codes.minus = kept & signs;
             } else {
-                codes_of_parts<E>(p, item, g, stage, at.own, random, plus, minus, clipped);
+                codes = codes_of_parts<E>(p, item, stage, at.own, random);
             }
-            store_planes(item, at, plus, minus);
-            if (__any_sync(ALL, clipped != 0)) {
-                report(item.report, 0, ~0ull, clipped);
+            store_planes(item, at, codes.plus, codes.minus);
+            if (__any_sync(ALL, codes.clipped != 0)) {
+                report(item.report, 0, ~0ull, codes.clipped);
             }
         });
 }

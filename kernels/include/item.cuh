@@ -56,8 +56,8 @@ __device__ __forceinline__ const Item& item_of(const Table<1>& table, uint32_t) 
 
 // The first element, in its item, of the TILES * 4096 that a CTA works on.
 template <int TILES = 1>
-__device__ __forceinline__ uint64_t cta_start(const Item& item) {
-    return static_cast<uint64_t>(blockIdx.x - item.begin) * (TILES * CTA_TILE);
+__device__ __forceinline__ uint64_t cta_start(const Item& item, uint32_t cta = blockIdx.x) {
+    return static_cast<uint64_t>(cta - item.begin) * (TILES * CTA_TILE);
 }
 
 // The place of a thread in the 4096 elements from `start` on.

@@ -21,13 +21,13 @@ __device__ __forceinline__ float weighted_fast(float x, float weight) {
 // What rounding to levels under a scale needs, once a block.
 struct Rounding {
     float s;    // the scale
-    float inv;  // 1 / s to within 2^-23 of itself
+    float inv;  // 1 / s to within 2^-23 of itself; 0 for 0
 };
 
 __device__ __forceinline__ Rounding rounding(uint32_t s) {
     float inv;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inv) : "f"(__uint_as_float(s)));
-    return {__uint_as_float(s), inv};
+    return {__uint_as_float(s), s == 0 ? 0.0f : inv};
 }
 
 // The level of v, sign(v) (c + up), as a float, where nothing is near an edge; `edge` collects how near it was.
@@ -50,6 +50,53 @@ __device__ __forceinline__ float round_level(float v, const Rounding& by, float 
 template <int BITS>
 constexpr float NEAR = BITS == 8 ? 0x1p-15f : 0x1p-19f;
 
+// What turns fields of two's complement into fields of l + 2^(BITS - 1), and back: their top bits.
+template <int BITS>
+constexpr uint32_t TOPS = BITS == 4 ? 0x88888888u : BITS == 8 ? 0x80808080u : 0x80008000u;
+
+// Two neighbours of 4 bits at once, as floats from 160 on whose last place is 2^-16: the level, below zero or not, is the
+// whole part less 160.
+//
+// A level is floor(y) where y = v / s + (1 - u), for a negative v floor(v / s + u), unless y is an integer. Of u or 1 - u
+// come the upper 16 bits, `uppers` as they are or inverted, so that y lies 0 to 1 places higher than the float, plus or minus
+// half a place for rounding and a sixteenth for the reciprocal: the whole part is right where the fraction is neither all
+// zeros nor all ones.
+__device__ __forceinline__ uint2 round_levels(float a, float b, const Rounding& by, uint32_t uppers) {
+    constexpr uint32_t BASE = 0x4320u;  // the upper half of 160.0
+    uint32_t negative;  // all bits of a half, where its value is below zero
+    asm("prmt.b32 %0, %1, %2, 0xffbb;" : "=r"(negative) : "r"(__float_as_uint(a)), "r"(__float_as_uint(b)));
+    const uint32_t offsets = uppers ^ ~negative;
+    return make_uint2(__float_as_uint(__fmaf_rn(a, by.inv, __uint_as_float(__byte_perm(offsets, BASE, 0x5410)))),
+                      __float_as_uint(__fmaf_rn(b, by.inv, __uint_as_float(__byte_perm(offsets, BASE, 0x5432)))));
+}
+
+// Collects how near the fractions of two such floats were to 0 and 1.
+struct Edge {
+    uint32_t least = ~0u;
+    __device__ __forceinline__ void add(uint2 t) {
+#if __CUDA_ARCH__ >= 900
+        least = __viaddmin_u16x2(__byte_perm(t.x, t.y, 0x5410), 0x00010001u, least);
+#else
+        least = min(least, min((t.x << 16) + 0x1ffffu, (t.y << 16) + 0x1ffffu));
+#endif
+    }
+    __device__ __forceinline__ bool found() const { return (least & 0xffffu) < 2 || least < 0x20000u; }
+};
+
+// Eight levels as a word of fields, from the whole parts of their floats: the sum of l 16^j is gathered in integers, which
+// leaves the unit that is short, that of logic and permutes, to the rest.
+__device__ __forceinline__ uint32_t fields_of(const uint2 (&t)[4]) {
+    constexpr float MAGIC = 0x1.8p23f;         // adding it rounds to an integer,
+    constexpr uint32_t MAGIC_BITS = 0x4b400000u;  // whose last bits are the level's
+    uint32_t sum = TOPS<4> - MAGIC_BITS * 0x11111111u;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        sum += __float_as_uint(__fadd_rd(__uint_as_float(t[j].x), MAGIC - 160.0f)) << 8 * j;
+        sum += __float_as_uint(__fadd_rd(__uint_as_float(t[j].y), MAGIC - 160.0f)) << (8 * j + 4);
+    }
+    return sum ^ TOPS<4>;
+}
+
 // The same level, from exact operations only. The cut of |v| to X units of the scale's mantissa ms (8 bits) is exact;
 // with an `inv` above 1 / s by 2^-21 to 2^-19 of itself, X inv lies in [X / ms, X / ms + 2^-12), while X / ms is an
 // integer or at least 1 / 255 below one: cutting the product gives c = floor(|v| / s). The remainder |v| - c s is
@@ -68,10 +115,6 @@ __device__ __forceinline__ float round_level_exactly(float v, const Rounding& by
 // Fields in half a word, where a float's mantissa holds them all.
 template <int BITS>
 constexpr int PER_HALF = 16 / BITS;
-
-// What turns fields of two's complement into fields of l + 2^(BITS - 1), and back: their top bits.
-template <int BITS>
-constexpr uint32_t TOPS = BITS == 4 ? 0x88888888u : BITS == 8 ? 0x80808080u : 0x80008000u;
 
 // l 2^(BITS j) of field i, j = i mod PER_HALF, as a float: exact. The field stays where it is in the half word and
 // becomes the mantissa of a float from 2^23 up. `w` has been XORed with TOPS.

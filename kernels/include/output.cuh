@@ -32,6 +32,21 @@ __device__ __forceinline__ uint32_t pair_of<F16>(float low, float high) {
 }
 #endif
 
+// A piece of trits: element e is `value`, `value` with its sign turned, or `zero`, both as bits of an E.
+template <class E>
+__device__ __forceinline__ uint4 piece_of_trits(uint32_t plus, uint32_t minus, uint32_t value, uint32_t zero) {
+    const uint32_t nonzero = plus ^ minus;
+    uint32_t w[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (int e = 0; e < PER<E>; ++e) {
+        const uint32_t keep = 0u - ((nonzero >> e) & 1u);
+        const uint32_t sign = ((minus >> e) & 1u) << (8 * E::SIZE - 1);
+        const uint32_t bits = ((value ^ sign) & keep) | (zero & ~keep);
+        w[E::SIZE == 4 ? e % 4 : e / 2 % 4] |= bits << (E::SIZE == 4 ? 0 : 16 * (e % 2));
+    }
+    return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
 // Stores a piece that starts at element `at`: at once where it is whole and aligned, else element by element. `whole`: known
 // to be both.
 template <class E>

@@ -62,87 +62,31 @@ __device__ __forceinline__ uint32_t clean_max(const Item& item, const Place& at,
     return raw;
 }
 
-// The same at a pair's number, where FAST is known when compiled.
-template <bool FAST>
-__device__ __forceinline__ void store_planes(void* words, uint64_t pair, uint32_t plus, uint32_t minus) {
-    uint32_t* to = static_cast<uint32_t*>(words) + 2 * pair;
-    if (FAST) {
-        __stcs(reinterpret_cast<uint2*>(to), make_uint2(plus, minus));
-    } else {
-        to[0] = plus;
-        to[1] = minus;
-    }
-}
-
 // Tiles of 4096 elements that a CTA of the one-pass kernels works on, one after the other with all loads first. For
 // 16-bit elements one tile is over too soon for the start of a CTA and the latency of its loads to be hidden: measured
 // on an H200, bf16, 1, 2 and 4 tiles: 82, 93 and 96% of copy speed.
 template <class E>
 constexpr int TILES = E::SIZE == 4 ? 2 : 4;
 
-template <class E, bool FAST>
-__device__ __forceinline__ void quantize_block_stochastic_tile(const QuantizeBlock& p, const Item& item, const Place& at,
-                                                               const Flight<E>& flight, Stage<E>& stage) {
-    const uint4 random = call(p.draw, item.tensor, at.group);
-    end<E, FAST>(item.x, at, item.n, flight, stage);
-    uint32_t w[E::WORDS];
-    stage.take(w);
-    const uint32_t signs = sign_plane<E>(w);
-    uint32_t raw = raw_max<E>(w);
-    if (__any_sync(ALL, raw >= E::LIMIT)) {
-        scrub<E>(stage, item.first + at.own, item.report);
-        stage.take(w);
-        raw = raw_max<E>(w);
-    }
-
-    const uint32_t lanes = 1u << (p.block_shift - 5);
-    const uint32_t s = stochastic_scale(block_max(E::to_f32(raw), lanes));
-    const uint32_t kept = keep<E>(w, s, expand(random));
-    if (at.inside) {
-        store_planes<FAST>(item.a, at.own >> 5, kept & ~signs, kept & signs);
-        if ((threadIdx.x & (lanes - 1)) == 0) {
-            static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
-        }
-    }
-}
-
 template <class E>
 __device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p, const Item& item) {
     __shared__ Stage<E> stages[WARPS];
-    Stage<E>& stage = stages[warp_id()];
-    const uint64_t start = cta_start<TILES<E>>(item);
-    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1;
-    if (whole(start, TILES<E> * CTA_TILE, item.n, addresses, 16)) {
-        Flight<E> flight[TILES<E>];
-        Place at[TILES<E>];
-#pragma unroll
-        for (int t = 0; t < TILES<E>; ++t) {
-            at[t] = place<true>(item, start + t * CTA_TILE);
-            begin<E, true>(item.x, at[t], flight[t]);
-        }
-#pragma unroll
-        for (int t = 0; t < TILES<E>; ++t) {
-            __syncwarp();
-            quantize_block_stochastic_tile<E, true>(p, item, at[t], flight[t], stage);
-        }
-    } else {
-#pragma unroll 1
-        for (int t = 0; t < TILES<E> && start + t * CTA_TILE < item.n; ++t) {
-            __syncwarp();
-            const uint64_t from = start + t * CTA_TILE;
-            Flight<E> flight;
-            if (whole(from, CTA_TILE, item.n, addresses, 16)) {
-                const Place at = place<true>(item, from);
-                begin<E, true>(item.x, at, flight);
-                quantize_block_stochastic_tile<E, true>(p, item, at, flight, stage);
-            } else {
-                quantize_block_stochastic_tile<E, false>(p, item, place<false>(item, from), flight, stage);
+    const uint32_t lanes = 1u << (p.block_shift - 5);
+    sweep<E, TILES<E>>(
+        item, wide_planes(item), stages, [&](const Place& at) { return call(p.draw, item.tensor, at.group); },
+        [&](const Place& at, uint4 random, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
+            const uint32_t signs = sign_plane<E>(w);
+            const uint32_t raw = clean_max<E>(item, at, stage, w);
+            const uint32_t s = stochastic_scale(block_max(E::to_f32(raw), lanes));
+            const uint32_t kept = keep<E>(w, s, expand(random));
+            store_planes(item, at, kept & ~signs, kept & signs);
+            if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+                static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
             }
-        }
-    }
+        });
 }
 
-// How the kernels walk that are not so fast that every instruction counts.
+// How the other kernels walk.
 template <class E>
 using QuantizeWalk = Walk<TILES<E>, TILES<E>>;
 
@@ -158,22 +102,19 @@ __device__ __forceinline__ void quantize_block_threshold(const QuantizeBlockThre
     using W = QuantizeWalk<E>;
     __shared__ Ring<E, W> ring;
     const uint32_t lanes = 1u << (p.block_shift - 5);
+    const auto nothing = [](const Place&) { return Nothing(); };
     walk<E, W>(
-        item, wide_planes(item), ring, [](const Place&) { return Nothing(); }, [](const Place&) { return Nothing(); },
+        item, blockIdx.x, wide_planes(item), ring, nothing, nothing,
         [&](const Place& at, Nothing, Nothing, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
             const uint32_t raw = clean_max<E>(item, at, stage, w);
             const uint32_t exponent = chunk_exponent(block_max(E::to_f32(raw), lanes));
             const bool floats = __all_sync(ALL, sums_in_floats(exponent));
-            float cuts[32];
-            if (floats) {
-                cut_all<E>(w, exponent, cuts);
-            }
             uint32_t t = p.threshold;
             if (p.of_mean) {
-                const uint32_t part = floats ? sum_cuts(cuts, exponent) : sum_slowly<E>(stage, exponent);
+                const uint32_t part = floats ? sum_all<E>(w, exponent) : sum_slowly<E>(stage, exponent);
                 t = mul_trunc(t, mean_of_block(p.block_shift, item.n, at, block_sum(part, lanes), exponent));
             }
-            const Kept kept = floats ? keep_above<E>(w, cuts, t, exponent) : keep_above_slowly<E>(stage, t, exponent);
+            const Kept kept = floats ? keep_above<E>(w, t, exponent) : keep_above_slowly<E>(stage, t, exponent);
             const uint32_t signs = sign_plane<E>(w);
             const uint32_t total = block_sum(kept.total, lanes), count = block_sum(__popc(kept.plane), lanes);
             store_planes(item, at, kept.plane & ~signs, kept.plane & signs);
@@ -197,7 +138,7 @@ __device__ __forceinline__ void quantize_block_clip(const QuantizeBlockClip& p, 
     __shared__ Ring<E, W> ring;
     const uint32_t lanes = 1u << (p.block_shift - 5);
     walk<E, W>(
-        item, wide_planes(item), ring, [](const Place&) { return Nothing(); },
+        item, blockIdx.x, wide_planes(item), ring, [](const Place&) { return Nothing(); },
         [&](const Place& at) { return call(p.draw, item.tensor, at.group); },
         [&](const Place& at, Nothing, uint4 random, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
             const uint32_t max_of_block = magnitude(block_max(E::to_f32(clean_max<E>(item, at, stage, w)), lanes));

@@ -9,22 +9,21 @@ __device__ __forceinline__ uint32_t stochastic_scale(uint32_t max) {
 }
 
 __device__ __forceinline__ uint32_t window_scale(uint32_t max, uint32_t headroom) {
-    uint32_t m = mul_trunc(max, headroom);
-    return stochastic_scale(m < RANGE_LIMIT ? m : RANGE_LIMIT);
+    // The bits of infinity and NaN, which a caller's memory may hold, stand for numbers as those below them do.
+    const uint32_t down = max >= 0x7f800000u ? 64u << 23 : 0u;
+    const uint32_t product = mul_trunc(max - down, headroom);
+    return stochastic_scale(product == 0 ? 0u : min(product + down, RANGE_LIMIT));
 }
 
+// The least bf16 from max / L_MAX up. A product that is at most 2^-22 too low leads there or one place below, and L_MAX
+// times a bf16 is exact.
 template <uint32_t L_MAX>
 __device__ __forceinline__ uint32_t level_scale(uint32_t max) {
-    if (max < ZERO_LIMIT) {
-        return 0u;
-    }
-    uint32_t mantissa = (max & 0x007fffffu) | MIN_NORMAL;
-    uint32_t q = ((mantissa << 8) + (L_MAX - 1)) / L_MAX;
-    uint32_t shift = 24 - __clz(q);
-    uint32_t m = ((q - 1) >> shift) + 1;
-    if (m == 256) {
-        m = 128;
-        shift += 1;
-    }
-    return (((max >> 23) + shift - 24) << 23) | ((m & 0x7fu) << 16);
+    constexpr float INV = L_MAX == 7 ? 0x1.249248p-3f : 0x1.020408p-7f;  // 1 / L_MAX rounded down
+    static_assert(L_MAX == 7 || L_MAX == 127);
+    // At half the size, so that the bits of infinity, to which a state from elsewhere may lead, stand for a number as well.
+    const float m = __uint_as_float(max - MIN_NORMAL);
+    const uint32_t s = round_up_to_bf16(__float_as_uint(__fmul_rd(m, INV)));
+    const bool below = __fmul_rn(__uint_as_float(s), static_cast<float>(L_MAX)) < m;
+    return max < ZERO_LIMIT ? 0u : s + (below ? 0x10000u : 0u) + MIN_NORMAL;
 }

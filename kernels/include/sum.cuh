@@ -7,35 +7,33 @@
 // The exponents for which the power of two is in range and no subnormal, which counts as zero, reaches a unit.
 __device__ __forceinline__ bool sums_in_floats(uint32_t exponent) { return exponent >= 24 && exponent <= 200; }
 
-// A magnitude in whole units of 2^(exponent - 146), still as a float.
-__device__ __forceinline__ float cut(float x, float grid) { return __fsub_rn(__fadd_rz(fabsf(x), grid), grid); }
+// Sums start at a power of two whose last place is the unit, so that adding a magnitude rounded to zero adds its whole
+// units, and the bits of a sum count them. Eight magnitudes, each below 2^20 units, fit.
+struct Sums {
+    float of[4];
+    uint32_t start;
+    __device__ __forceinline__ explicit Sums(uint32_t exponent) : start((exponent + 4) << 23) {
+        of[0] = of[1] = of[2] = of[3] = __uint_as_float(start);
+    }
+    // Adds element e of a lane.
+    __device__ __forceinline__ void add(int e, float x) { of[e / 8] = __fadd_rz(of[e / 8], fabsf(x)); }
+    __device__ __forceinline__ uint32_t units() const {
+        return __float_as_uint(of[0]) + __float_as_uint(of[1]) + __float_as_uint(of[2]) + __float_as_uint(of[3]) - 4 * start;
+    }
+};
 
-__device__ __forceinline__ float grid_of(uint32_t exponent) { return __uint_as_float((exponent + 4) << 23); }
-
-// Units, from a sum of cut magnitudes.
-__device__ __forceinline__ uint32_t units(float sum, uint32_t exponent) {
-    return static_cast<uint32_t>(__fmul_rn(sum, __uint_as_float((273u - exponent) << 23)));
-}
-
-// A lane's magnitudes in whole units, as floats.
+// The sum of a lane's magnitudes in units of 2^(exponent - 146).
 template <class E>
-__device__ __forceinline__ void cut_all(const uint32_t (&w)[E::WORDS], uint32_t exponent, float (&cuts)[32]) {
-    const float grid = grid_of(exponent);
+__device__ __forceinline__ uint32_t sum_all(const uint32_t (&w)[E::WORDS], uint32_t exponent) {
+    Sums sums(exponent);
 #pragma unroll
-    for (int e = 0; e < 32; ++e) {
-        cuts[e] = cut(value<E>(w, e), grid);
-    }
-}
-
-// Their sum in units.
-__device__ __forceinline__ uint32_t sum_cuts(const float (&cuts)[32], uint32_t exponent) {
-    float half[2] = {0, 0};
+    for (int i = 0; i < 8; ++i) {
 #pragma unroll
-    for (int e = 0; e < 16; ++e) {
-        half[0] = __fadd_rn(half[0], cuts[e]);
-        half[1] = __fadd_rn(half[1], cuts[16 + e]);
+        for (int e = i; e < 32; e += 8) {
+            sums.add(e, value<E>(w, e));
+        }
     }
-    return units(half[0], exponent) + units(half[1], exponent);
+    return sums.units();
 }
 
 struct Kept {
@@ -44,20 +42,22 @@ struct Kept {
 
 // Which elements lie above t, as a plane, and their sum in units.
 template <class E>
-__device__ __forceinline__ Kept keep_above(const uint32_t (&w)[E::WORDS], const float (&cuts)[32], uint32_t t, uint32_t exponent) {
+__device__ __forceinline__ Kept keep_above(const uint32_t (&w)[E::WORDS], uint32_t t, uint32_t exponent) {
     const float limit = __uint_as_float(max(t, MIN_NORMAL - 1));  // a subnormal counts as zero: above nothing
-    float half[2] = {0x1p23f, 0x1p23f}, sum[2] = {0, 0};
+    float half[2] = {0x1p23f, 0x1p23f};
+    Sums sums(exponent);
 #pragma unroll
-    for (int e = 0; e < 16; ++e) {
+    for (int i = 0; i < 8; ++i) {
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const float kept = fabsf(value<E>(w, 16 * h + e)) > limit ? 1.0f : 0.0f;
-            half[h] = __fmaf_rn(kept, static_cast<float>(1 << e), half[h]);
-            sum[h] = __fmaf_rn(kept, cuts[16 * h + e], sum[h]);
+        for (int e = i; e < 32; e += 8) {
+            const float x = value<E>(w, e);
+            if (fabsf(x) > limit) {
+                half[e / 16] = __fadd_rn(half[e / 16], static_cast<float>(1 << e % 16));
+                sums.add(e, x);
+            }
         }
     }
-    return {__byte_perm(__float_as_uint(half[0]), __float_as_uint(half[1]), 0x5410),
-            units(sum[0], exponent) + units(sum[1], exponent)};
+    return {__byte_perm(__float_as_uint(half[0]), __float_as_uint(half[1]), 0x5410), sums.units()};
 }
 
 // The same two for any exponent, in integers, from shared memory. Off the fast path.

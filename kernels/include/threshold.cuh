@@ -93,50 +93,36 @@ __device__ __noinline__ uint32_t mean_bf16(const Sum& sum) {
 
 // mean() of at most 2^32 units over a block that is full, of 2^shift elements: no division.
 __device__ __forceinline__ uint32_t mean_of_full_block(uint32_t total, uint32_t exponent, uint32_t shift) {
-    if (total == 0) {
-        return 0u;
-    }
-    const int top = 31 - __clz(total);
-    const int e = top - static_cast<int>(shift) + static_cast<int>(exponent) - (static_cast<int>(SUM_BITS) - 1);
-    const uint32_t mantissa = top >= 23 ? total >> (top - 23) : total << (23 - top);
-    return e < 1 ? 0u : (static_cast<uint32_t>(e) << 23) | (mantissa & 0x007fffffu);
+    const uint32_t m = __float_as_uint(__uint2float_rz(total));
+    const int up = static_cast<int>(exponent - shift) - (127 + static_cast<int>(SUM_BITS) - 1);
+    return static_cast<int>(m >> 23) + up < 1 ? 0u : m + (static_cast<uint32_t>(up) << 23);
 }
 
-// mean_bf16() of at most 2^32 units over at most 4096 elements: one division of 32 bits.
+// mean_bf16() of at most 2^32 units over at most 4096 elements: one reciprocal.
+//
+// `n` is the total rounded to odd, which lies on the same side as the total of whatever has fewer bits than 24, such as
+// `count` times a number half-way between two bf16 (22 bits). So the nearest bf16 to n / count is the one asked for, and
+// as n / count is more than half a place away from each half-way number that it does not equal, it may be rounded to 24
+// bits before.
 __device__ __forceinline__ uint32_t mean_bf16_of_block(uint32_t total, uint32_t exponent, uint32_t count) {
-    if (count == 0 || total == 0) {
-        return 0u;
-    }
-    const int lead = __clz(total);
-    const uint32_t n = total << lead;
-    const uint32_t q = n / count;  // 2^19 or more
-    const bool sticky = q * count != n;
-    const int top = 31 - __clz(q);
-    const int e = top - lead + static_cast<int>(exponent) - (static_cast<int>(SUM_BITS) - 1);
-    if (e < 1) {
-        return 0u;
-    }
-    const int shift = top - 7;
-    const uint32_t kept = q >> shift;
-    const uint32_t rest = q & ((1u << shift) - 1), half = 1u << (shift - 1);
-    const bool up = rest > half || (rest == half && (sticky || (kept & 1)));
-    return ((static_cast<uint32_t>(e) << 7) + (kept & 0x7fu) + (up ? 1u : 0u)) << 16;
+    const float cut = __uint2float_rz(total);
+    const float n = __uint_as_float(__float_as_uint(cut) | (__float2uint_rz(cut) != total ? 1u : 0u));
+    const float c = __uint2float_rn(count);
+    float inv;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inv) : "f"(c));
+    const float q = __fmul_rn(n, inv);
+    const uint32_t m = __float_as_uint(__fmaf_rn(__fmaf_rn(-q, c, n), inv, q));
+    // Below 2^-126 nothing is left; where the exponent is 40 or more, nothing is so small.
+    const float least = __fmul_rn(c, __uint_as_float((127 + SUM_BITS - min(exponent, 40u)) << 23));
+    const uint32_t nearest = (m + 0x7fffu + (m >> 16 & 1u)) & 0xffff0000u;
+    return total == 0 || n < least ? 0u : nearest + ((exponent - (127 + SUM_BITS - 1)) << 23);
 }
 
-__device__ inline uint32_t mul_trunc(uint32_t a, uint32_t b) {
-    if (a < MIN_NORMAL || b < MIN_NORMAL) {
-        return 0u;
-    }
-    uint64_t p = static_cast<uint64_t>((a & 0x007fffffu) | MIN_NORMAL) * ((b & 0x007fffffu) | MIN_NORMAL);
-    uint32_t carry = static_cast<uint32_t>(p >> 47);
-    int exponent = static_cast<int>(a >> 23) + static_cast<int>(b >> 23) - 127 + static_cast<int>(carry);
-    if (exponent < 1) {
-        return 0u;
-    }
-    if (exponent > 254) {
-        return 0x7f7fffffu;
-    }
-    return (static_cast<uint32_t>(exponent) << 23) | (static_cast<uint32_t>(p >> (23 + carry)) & 0x007fffffu);
+// The product of two finite numbers rounded to zero, subnormals as zero, at most the largest finite number.
+__device__ __forceinline__ uint32_t mul_trunc(uint32_t a, uint32_t b) {
+    float product;
+    asm("mul.rz.ftz.f32 %0, %1, %2;" : "=f"(product) : "f"(__uint_as_float(a)), "f"(__uint_as_float(b)));
+    return __float_as_uint(product);
 }
 
 __device__ inline uint32_t relative(const Sum& sum, uint32_t factor) { return mul_trunc(factor, mean(sum)); }

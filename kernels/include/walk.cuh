@@ -17,14 +17,16 @@ using Ring = Stage<E>[W::ring][WARPS];
 
 struct Nothing {};
 
-// `alignment`: of the addresses that are read or written in wide pieces, joined, whether all are multiples of 16.
+// `cta`: the CTA's number in the grid, or whose work it does. `aligned`: whether all addresses that are read or written in
+// wide pieces are multiples of 16.
 // `ahead(at)`: starts the loads of a tile that do not go through shared memory, one tile before they are needed.
 // `before(at)`: work for while the copies come. `body(at, loaded, random, stage, w)`: all the rest, on the lane's
 // elements.
 template <class E, class W, class Ahead, class Before, class Body>
-__device__ __forceinline__ void walk(const Item& item, bool aligned, Ring<E, W>& ring, Ahead ahead, Before before, Body body) {
+__device__ __forceinline__ void walk(const Item& item, uint32_t cta, bool aligned, Ring<E, W>& ring, Ahead ahead, Before before,
+                                     Body body) {
     constexpr int T = W::tiles, S = W::ring;
-    const uint64_t start = cta_start<T>(item);
+    const uint64_t start = cta_start<T>(item, cta);
     const uint64_t left = item.n - start;  // the grid has no CTA without elements
     const int whole = aligned ? static_cast<int>(min(left / CTA_TILE, uint64_t(T))) : 0;
     const int all = static_cast<int>(min((left + CTA_TILE - 1) / CTA_TILE, uint64_t(T)));
@@ -62,5 +64,49 @@ __device__ __forceinline__ void walk(const Item& item, bool aligned, Ring<E, W>&
             fetch<E>(item.x, of_warp + (t + S) * CTA_TILE, stage);
         }
         commit_copies();
+    }
+}
+
+// The same through registers, all loads before the first body. A copy to shared memory costs the L2 more than a load does;
+// with a body as long as that of the stochastic rules and 16-bit elements, that counts for more than the registers.
+template <class E, int T, class Before, class Body>
+__device__ __forceinline__ void sweep(const Item& item, bool aligned, Stage<E> (&stages)[WARPS], Before before, Body body) {
+    const uint64_t start = cta_start<T>(item);
+    Stage<E>& stage = stages[warp_id()];
+    uint32_t w[E::WORDS];
+    if (aligned && start + T * CTA_TILE <= item.n) {
+        Place at[T];
+        Flight<E> flight[T];
+#pragma unroll
+        for (int t = 0; t < T; ++t) {
+            at[t] = place(item, start + t * CTA_TILE, true);
+            begin<E, true>(item.x, at[t], flight[t]);
+        }
+#pragma unroll
+        for (int t = 0; t < T; ++t) {
+            const auto ready = before(at[t]);
+            __syncwarp();
+            end<E, true>(item.x, at[t], item.n, flight[t], stage);
+            stage.take(w);
+            body(at[t], ready, stage, w);
+        }
+        return;
+    }
+#pragma unroll 1
+    for (uint64_t from = start; from < min(start + T * CTA_TILE, item.n); from += CTA_TILE) {
+        const Place at = place(item, from, aligned && from + CTA_TILE <= item.n);
+        Flight<E> flight;
+        if (at.fast) {
+            begin<E, true>(item.x, at, flight);
+        }
+        const auto ready = before(at);
+        __syncwarp();
+        if (at.fast) {
+            end<E, true>(item.x, at, item.n, flight, stage);
+        } else {
+            end<E, false>(item.x, at, item.n, flight, stage);
+        }
+        stage.take(w);
+        body(at, ready, stage, w);
     }
 }

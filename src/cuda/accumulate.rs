@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::draw::DrawParams;
 use super::item::Item as Row;
-use super::launch::{Call, check_slot, suffix};
+use super::launch::{CTA_TILE, Call, THREADS, check_slot, suffix};
 use super::memory::Reports;
 use super::modules::Module;
 use super::view::{View, ViewMut};
@@ -11,8 +11,8 @@ use crate::backend::Memory;
 use crate::error::Result;
 use crate::numerics::constants::domain;
 use crate::numerics::float::magnitude;
-use crate::op::Element;
 use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
+use crate::op::{Element, ElementType};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceSlice;
 
@@ -77,7 +77,10 @@ pub(super) fn adaptive<T: Element>(
         pad: 0,
     };
     let kernel = format!("accumulate_adaptive_{}_{}", op.bits, suffix::<T>());
-    call.launch_tiles(Module::Accumulate, &kernel, &params, &rows)
+    // `ADAPTIVE_TILES` in kernels/include/accumulate.cuh.
+    let tiles = if op.bits > 2 && T::TYPE != ElementType::F32 { 4 } else { 1 };
+    let ctas = |row: &Row| row.n.div_ceil(tiles * CTA_TILE);
+    call.launch(Module::Accumulate, &kernel, &params, &rows, ctas, THREADS, 0)
 }
 
 pub(super) fn exact<T: Element>(

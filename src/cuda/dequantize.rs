@@ -40,5 +40,5 @@ pub(super) fn dequantize<T: Element>(cuda: &Cuda, op: &Dequantize, items: &mut [
         Grouping::Tensor => ("block", 63),
     };
     let kernel = format!("dequantize_{form}_{}", suffix::<T>());
-    call.launch_tiles(Module::Dequantize, &kernel, &Params { shift, pad: 0 }, &rows)
+    call.launch_writers::<T, _>(Module::Dequantize, &kernel, &Params { shift, pad: 0 }, &rows)
 }

@@ -30,6 +30,9 @@ use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchCon
 pub(super) const THREADS: u32 = 128;
 /// Elements a CTA takes.
 pub(super) const CTA_TILE: u64 = 4096;
+/// Shared memory that the driver takes for itself in each CTA, and the unit it is given out in.
+const RESERVED: u32 = 1024;
+const UNIT: u32 = 128;
 /// CTAs in a grid.
 const GRID_MAX: u64 = (1 << 31) - 1;
 
@@ -163,6 +166,23 @@ impl<'a> Call<'a> {
     /// One CTA for each 4096 elements of each item.
     pub(super) fn launch_tiles<P: Pod>(&self, module: Module, kernel: &str, params: &P, items: &[Item]) -> Result<()> {
         self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, 0)
+    }
+
+    /// The same for kernels that write several times what they read: with all CTAs that fit on an SM, the places that are
+    /// written at a time lie too far apart for the memory. So shared memory that no CTA uses keeps others away: 6 run at
+    /// once, or 9 with elements of 16 bits, which take longer to make (measured on an H200: docs/kernel-log.md).
+    pub(super) fn launch_writers<T: Element, P: Pod>(
+        &self,
+        module: Module,
+        kernel: &str,
+        params: &P,
+        items: &[Item],
+    ) -> Result<()> {
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
+        let whole = self.cuda.stream().context().attribute(attribute).during("cuDeviceGetAttribute")? as u32;
+        let ctas = if T::TYPE == ElementType::F32 { 6 } else { 9 };
+        let shared = (whole / ctas / UNIT * UNIT).saturating_sub(RESERVED);
+        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, shared)
     }
 
     #[expect(clippy::too_many_arguments, reason = "private: what the public one divides, with the grid")]

@@ -163,10 +163,12 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
         Rule::Threshold(Threshold::Given(t)) => (Draw::default(), GIVEN, magnitude(t.to_bits())),
         Rule::Threshold(Threshold::Mean(factor)) => (Draw::default(), OF_MEAN, magnitude(factor.to_bits())),
     };
+    // The maximum is all that a stochastic scale needs: it is kept with the group, and nothing is left to combine.
+    let maximum_alone = goal == STOCHASTIC;
     // Scratch memory of each item: its groups, then their chunks.
     let bytes_of = |row: &Row| {
         let (_, groups, chunks) = shape(size, row.n);
-        groups * GROUP_BYTES + groups * chunks * CHUNK_BYTES
+        groups * (GROUP_BYTES + if maximum_alone { 0 } else { chunks * CHUNK_BYTES })
     };
     let total: u64 = rows.iter().map(bytes_of).sum();
     let mut scratch = call.cuda().scratch(total)?;
@@ -189,10 +191,11 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
     // Groups of one chunk have concluded in the first pass.
     let joined = |row: &Row| {
         let (_, groups, chunks) = shape(size, row.n);
-        if chunks > 1 { groups * slices } else { 0 }
+        if chunks > 1 && !maximum_alone { groups * slices } else { 0 }
     };
     call.launch(Module::Quantize, "group_combine", &params, &rows, joined, THREADS, 0)?;
-    call.launch(Module::Quantize, &format!("group_codes_{}", suffix::<T>()), &params, &rows, ctas::<T>, THREADS, 0)?;
+    let codes = format!("group_codes_{}{}", if maximum_alone { "stochastic_" } else { "" }, suffix::<T>());
+    call.launch(Module::Quantize, &codes, &params, &rows, ctas::<T>, THREADS, 0)?;
     if matches!(rule, Rule::Threshold(_)) {
         let params = Groups { kept: 1, ..params };
         let all = |row: &Row| shape(size, row.n).1 * slices;

@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::draw::DrawParams;
 use super::item::{Item as Row, Pointer};
-use super::launch::{Call, suffix};
+use super::launch::{CTA_TILE, Call, suffix};
 use super::memory::Reports;
 use super::modules::Module;
 use crate::error::Result;
@@ -12,6 +12,9 @@ use crate::op::Element;
 use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceSlice;
+
+/// Threads of a CTA: `THREADS` in kernels/update.cu.
+const THREADS: u32 = 512;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -78,7 +81,7 @@ pub(super) fn sgd<T: Element>(
         let (n, first, tensor) = (item.weights.len() as u64, item.first, item.tensor);
         rows.push(Row { a: call.write(&mut item.weights)?, c, n, first, tensor, ..gradient });
     }
-    call.launch_tiles(Module::Update, &format!("update_sgd_{}", suffix::<T>()), &params, &rows)
+    launch(&call, &format!("update_sgd_{}", suffix::<T>()), &params, &rows)
 }
 
 pub(super) fn adamw<T: Element>(
@@ -102,5 +105,10 @@ pub(super) fn adamw<T: Element>(
         let (n, first, tensor) = (item.weights.len() as u64, item.first, item.tensor);
         rows.push(Row { a: call.write(&mut item.weights)?, c, report, n, first, tensor, ..gradient });
     }
-    call.launch_tiles(Module::Update, &format!("update_adamw_{}", suffix::<T>()), &params, &rows)
+    launch(&call, &format!("update_adamw_{}", suffix::<T>()), &params, &rows)
+}
+
+/// One CTA for each 4096 elements of each item.
+fn launch(call: &Call<'_>, kernel: &str, params: &Params, rows: &[Row]) -> Result<()> {
+    call.launch(Module::Update, kernel, params, rows, |row| row.n.div_ceil(CTA_TILE), THREADS, 0)
 }
