@@ -97,7 +97,8 @@ fn learning_rate(plan: &Plan<'_>, step: usize) -> f64 {
 
 fn validate(model: &Transformer, plan: &Plan<'_>) -> Result<f64> {
     let windows = plan.text.held_back(VALIDATION, plan.size.context);
-    let parts: Vec<&[u32]> = windows.chunks(16 * (plan.size.context + 1)).collect();
+    // As many as in a micro-batch: more would be what the peak of memory comes from.
+    let parts: Vec<&[u32]> = windows.chunks(plan.size.batch * (plan.size.context + 1)).collect();
     let mut sum = 0.0;
     for part in &parts {
         sum += f64::from(model.loss(part.to_vec())?.to_scalar::<f32>()?);
