@@ -194,7 +194,7 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
         if chunks > 1 && !maximum_alone { groups * slices } else { 0 }
     };
     call.launch(Module::Quantize, "group_combine", &params, &rows, joined, THREADS, 0)?;
-    let codes = format!("group_codes_{}{}", if maximum_alone { "stochastic_" } else { "" }, suffix::<T>());
+    let codes = format!("group_codes_{}", suffix::<T>());
     call.launch(Module::Quantize, &codes, &params, &rows, ctas::<T>, THREADS, 0)?;
     if matches!(rule, Rule::Threshold(_)) {
         let params = Groups { kept: 1, ..params };
