@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # compute-sanitizer's four tools over the CUDA tests, on short tensors: needs a card, a driver and the CUDA toolkit.
 # The tools slow every launch, so the conformance suite runs one operation on one stream a process, several side by side, the longest
-# first: about seven minutes on 16 cores.
+# first. The driver does one call at a time, 80 a second: half an hour in all.
 #
 #   scripts/sanitize.sh                       builds the tests and runs all four tools
 #   scripts/sanitize.sh BINARY ...            runs them on test binaries that were built elsewhere
 #   TOOLS="memcheck" scripts/sanitize.sh      one tool
 #   ONLY="merge look" scripts/sanitize.sh     some operations of the conformance suite
+#   TRIGRAD_PART=0/4 scripts/sanitize.sh      a quarter of the suite's cases; 1/4, 2/4 and 3/4 are the others
 #
 # Environment: JOBS, processes side by side (default: half of the cores); LIMIT, seconds for one (default: 1800);
 # LOGS, a folder for what each printed (default: target/sanitize).

@@ -29,7 +29,7 @@ if wants callgrind; then
 fi
 
 if wants wgpu; then
-  if ! ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1; then
+  if ! ls /usr/share/vulkan/icd.d /etc/vulkan/icd.d 2>/dev/null | grep -q '\.json$'; then
     step "installing a software Vulkan driver"
     if [ -z "${TRIGRAD_NO_INSTALL:-}" ] && command -v apt-get >/dev/null; then
       root apt-get update -qq

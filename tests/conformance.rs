@@ -15,6 +15,18 @@ fn reference() {
     assert!(covered.operations.len() == trigrad::testing::cases::OPERATIONS.len(), "{covered}");
 }
 
+/// Parts of the suite, for tools that slow every call, leave no case out and take none twice.
+#[test]
+fn parts_together_are_the_whole() {
+    let cases = |options: Options| -> u64 {
+        conformance(&Reference, &options).unwrap().operations.values().map(|covered| covered.cases).sum()
+    };
+    let some = || Options::only("merge").and("window_scales").seed(3);
+    let parts: Vec<u64> = (0..4).map(|i| cases(some().part(i, 4))).collect();
+    assert_eq!(parts.iter().sum::<u64>(), cases(some()), "{parts:?}");
+    assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1, "{parts:?}");
+}
+
 #[test]
 fn cpu_plain() {
     println!("{}", conformance(&Cpu::plain(), &sized(Options::default())).unwrap());

@@ -267,6 +267,76 @@ fn recording_into_the_callers_encoder() {
     assert_eq!(gpu.download(Wgpu::view(&scales)).unwrap(), expected.1);
 }
 
+/// A wrong call on a recording handle leaves what the caller had recorded before it.
+#[test]
+fn a_wrong_call_spares_the_callers_encoder() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let (x, op) = (gradient(500), rules()[0]);
+    let expected = plain(&gpu, &op, &x);
+    let (given, elsewhere) = (gpu.upload(&x).unwrap(), device(&Options::default()).unwrap().upload(&x).unwrap());
+    let mut planes = gpu.zeros::<u32>(words(x.len(), 2)).unwrap();
+    let mut scales = gpu.zeros::<u16>(op.grouping.groups(x.len())).unwrap();
+    let mut reports = gpu.reports(1).unwrap();
+    let storage =
+        wgpu::BufferDescriptor { label: None, size: 64, usage: wgpu::BufferUsages::STORAGE, mapped_at_creation: false };
+    let uncopied = gpu.device().create_buffer(&storage);
+    let recorder = gpu.record(gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
+    for (x, right) in [(&given, true), (&elsewhere, false)] {
+        let item = Item {
+            tensor: 1,
+            first: 0,
+            x: Wgpu::view(x),
+            words: Wgpu::view_mut(&mut planes),
+            scales: Wgpu::view_mut(&mut scales),
+            report: 0,
+        };
+        assert_eq!(recorder.quantize(&op, &mut [item], &mut reports).is_ok(), right);
+    }
+    assert!(recorder.clear(ViewMut::<u32>::new(&uncopied, 0, 16).unwrap()).is_err(), "made without COPY_DST");
+    let far = trigrad::op::check::Item { x: Wgpu::view(&given), first: 1 << 36, report: 0 };
+    let e = recorder.check(&trigrad::op::check::Check { weight: 1.0 }, &[far], &mut reports).unwrap_err();
+    assert!(matches!(e, Error::Limit { limit: 0x8000_0000, .. }), "{e}");
+    gpu.queue().submit([recorder.finish().unwrap().finish()]);
+    assert_eq!(gpu.download(Wgpu::view(&planes)).unwrap(), expected.0);
+    assert_eq!(gpu.download(Wgpu::view(&scales)).unwrap(), expected.1);
+}
+
+/// An error of the caller's own use of the device is told once and then forgotten.
+#[test]
+fn a_stray_error_is_told_once() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let held = gpu.upload(&[5u32, 6]).unwrap();
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::MAP_WRITE;
+    drop(gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4,
+        usage,
+        mapped_at_creation: false,
+    }));
+    match gpu.download(Wgpu::view(&held)) {
+        Err(Error::Backend { backend: "wgpu", message, .. }) => assert!(!message.is_empty()),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(gpu.download(Wgpu::view(&held)).unwrap(), [5, 6]);
+}
+
+/// Reports that would outgrow a binding are refused before anything changes.
+#[test]
+fn reports_that_cannot_grow_stay_as_they_are() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let binding = gpu.device().limits().max_storage_buffer_binding_size.min(i32::MAX as u64);
+    let slots = (binding / 40) as usize;
+    let mut reports = gpu.reports(slots).unwrap();
+    let x = gpu.upload(&[f32::NAN, 1.0]).unwrap();
+    let check = trigrad::op::check::Check { weight: 1.0 };
+    let item = |first| trigrad::op::check::Item { x: Wgpu::view(&x), first, report: slots - 1 };
+    let e = gpu.check(&check, &[item(1 << 36)], &mut reports).unwrap_err();
+    assert!(matches!(e, Error::Limit { what: "report slots", got, .. } if got == slots as u64), "{e}");
+    gpu.check(&check, &[item(64)], &mut reports).unwrap();
+    let found = gpu.read_reports(&reports).unwrap();
+    assert_eq!(found[slots - 1], Report { non_finite: 1, first: Some(64), clipped: 0 });
+}
+
 #[test]
 fn limits_and_ranges_are_refused_with_fields() {
     let Some(gpu) = device(&Options::default()) else { return };

@@ -43,6 +43,12 @@ pub fn device(device: &candle_core::Device) -> Result<Device> {
         candle_core::Device::Cuda(device) => Ok(super::cuda::backend(device)?.into()),
         #[cfg(not(feature = "cuda"))]
         candle_core::Device::Cuda(_) => missing("cuda"),
+        #[cfg(feature = "metal")]
+        candle_core::Device::Metal(_) => Err(Error::NoDevice {
+            backend: "metal",
+            reason: "Metal tensors come through `GradientAccumulator::from_varmap_on_wgpu`".to_owned(),
+        }),
+        #[cfg(not(feature = "metal"))]
         candle_core::Device::Metal(_) => missing("metal"),
     }
 }

@@ -73,6 +73,6 @@ fn into<T: Pod + Send + Sync>(gpu: &Wgpu, given: &View<'_, T>, old: Option<Buffe
         Some(buffer) => buffer,
         None => gpu.zeros(x.len())?,
     };
-    gpu.write(x, Wgpu::view_mut(&mut buffer))?;
+    gpu.fill(x, &mut buffer)?;
     Ok(buffer)
 }

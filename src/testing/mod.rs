@@ -61,7 +61,7 @@ pub fn conformance<B: Backend>(backend: &B, options: &Options) -> Result<Summary
     if options.covers("memory") {
         memory::hold(backend, options.seed).map_err(|what| failure("memory", what))?;
     }
-    let mut runner = runner::Runner::new(backend, options.seed);
+    let mut runner = runner::Runner::new(backend, options);
     cases::each(options, &mut runner)?;
     runner.summary.left_out.clone_from(&options.except);
     Ok(runner.summary)

@@ -31,6 +31,8 @@ pub struct Options {
     pub except: Vec<String>,
     /// Longest tensor in elements, for slow devices; `None`: no limit.
     pub max_elements: Option<usize>,
+    /// Which part of the cases, of how many; `None`: all of them.
+    pub part: Option<(u64, u64)>,
 }
 
 impl Options {
@@ -73,6 +75,19 @@ impl Options {
     pub fn max_elements(mut self, elements: usize) -> Self {
         self.max_elements = Some(elements);
         self
+    }
+
+    /// Only case `index`, `index + of`, `index + 2 of` and so on, counted from 0: for tools that slow every call. The parts
+    /// from 0 to `of - 1` together are the whole.
+    #[must_use]
+    pub fn part(mut self, index: u64, of: u64) -> Self {
+        self.part = Some((index, of));
+        self
+    }
+
+    /// Whether a case is run, by its number.
+    pub(super) fn takes(&self, number: u64) -> bool {
+        self.part.is_none_or(|(index, of)| number % of.max(1) == index)
     }
 
     /// Whether an operation is run.

@@ -3,6 +3,7 @@
 use super::arena::{Alignment, Field, Place};
 use super::case::{Case, Found, Visit};
 use super::failure::{Covered, Difference, Failure, Summary};
+use super::options::Options;
 use super::reference::Reference;
 use crate::backend::Backend;
 
@@ -29,24 +30,30 @@ struct Expected {
 /// Compares every case that it is given.
 pub(super) struct Runner<'a, B: Backend> {
     backend: &'a B,
-    seed: u64,
+    options: &'a Options,
+    /// Cases met so far.
+    met: u64,
     pub(super) summary: Summary,
 }
 
 impl<'a, B: Backend> Runner<'a, B> {
-    pub(super) fn new(backend: &'a B, seed: u64) -> Self {
-        Runner { backend, seed, summary: Summary::default() }
+    pub(super) fn new(backend: &'a B, options: &'a Options) -> Self {
+        Runner { backend, options, met: 0, summary: Summary::default() }
     }
 }
 
 impl<B: Backend> Visit for Runner<'_, B> {
     fn visit<C: Case>(&mut self, case: &C) -> Result<(), Box<Failure>> {
+        self.met += 1;
+        if !self.options.takes(self.met - 1) {
+            return Ok(());
+        }
         let failure = |run: &Run, step: usize, what: Difference| {
             Box::new(Failure {
                 backend: self.backend.name(),
                 operation: case.operation().to_owned(),
                 parameters: case.parameters(),
-                seed: self.seed,
+                seed: self.options.seed,
                 run: format!("{:?} views, {}", run.alignment, if run.singly { "one by one" } else { "one list" }),
                 step,
                 what,
@@ -55,7 +62,7 @@ impl<B: Backend> Visit for Runner<'_, B> {
         let expected = expectations(case).map_err(|what| failure(&RUNS[0], 0, what))?;
         let mut calls = 0;
         for (number, run) in RUNS.iter().enumerate() {
-            let place = Place { alignment: run.alignment, poison: self.seed ^ (number as u64 + 1) << 40 };
+            let place = Place { alignment: run.alignment, poison: self.options.seed ^ (number as u64 + 1) << 40 };
             let mut bound = case.bind(self.backend, place).map_err(|e| failure(run, 0, e.into()))?;
             for (step, expected) in expected.iter().enumerate() {
                 let before = match expected.outcome {

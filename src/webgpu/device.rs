@@ -13,8 +13,9 @@ pub const ADAPTER_VARIABLE: &str = "TRIGRAD_WGPU_ADAPTER";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// A part of the adapter's name, in any case; `None`: [`ADAPTER_VARIABLE`], and without it the adapter that wgpu
-    /// calls the fastest, a software one only if there is no other.
+    /// A part of the adapter's name, in any case; `None`: [`ADAPTER_VARIABLE`], and without it the first discrete GPU,
+    /// else an integrated, a virtual, any other one, and a software adapter only if there is no other:
+    /// [`Wgpu::adapter`] says which it is.
     pub adapter: Option<String>,
     /// Use 64-bit integers in shaders where the adapter has them.
     pub int64: bool,
@@ -87,24 +88,29 @@ pub(super) struct Abilities {
     pub(super) soft: bool,
 }
 
-/// What happened outside any call: a lost device, an error that no scope caught.
+/// What happened outside any call: a lost device, which stays lost, and an error that no scope caught, which is told once.
 #[derive(Default)]
 pub(super) struct Faults {
-    first: Mutex<Option<String>>,
+    lost: Mutex<Option<String>>,
+    stray: Mutex<Option<String>>,
 }
 
 impl Faults {
-    fn note(&self, message: String) {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+    fn note(kind: &Mutex<Option<String>>, message: String) {
+        kind.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
     }
 
-    pub(super) fn get(&self) -> Option<String> {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn take_stray(&self) -> Option<String> {
+        self.stray.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Wgpu {
-    /// The fastest adapter of this machine, or the one that [`ADAPTER_VARIABLE`] names.
+    /// This machine's adapter, chosen as [`Options::adapter`] says, or the one that [`ADAPTER_VARIABLE`] names.
     ///
     /// # Errors
     ///
@@ -120,9 +126,11 @@ impl Wgpu {
     /// [`Error::NoDevice`]; [`Error::Alignment`] for a window that is not a multiple of 65,536.
     pub fn with(options: &Options) -> Result<Self> {
         let adapter = choose(instance(), options)?;
-        let wanted = wgpu::Features::SHADER_INT64 | wgpu::Features::SUBGROUP;
         let timing = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
-        let wanted = if options.timestamps { wanted | timing } else { wanted };
+        let mut wanted = wgpu::Features::empty();
+        wanted.set(wgpu::Features::SHADER_INT64, options.int64);
+        wanted.set(wgpu::Features::SUBGROUP, options.subgroups);
+        wanted.set(timing, options.timestamps);
         let offered = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("trigrad"),
@@ -140,16 +148,17 @@ impl Wgpu {
             .map_err(|e| no_device(format!("{} refused: {e}", adapter.get_info().name)))?;
         let faults = Arc::new(Faults::default());
         let noted = Arc::clone(&faults);
-        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| noted.note(e.to_string())));
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| Faults::note(&noted.stray, e.to_string())));
         let noted = Arc::clone(&faults);
         device.set_device_lost_callback(move |reason, message| {
-            noted.note(format!("device lost ({reason:?}) {message}").trim_end().to_owned());
+            Faults::note(&noted.lost, format!("device lost ({reason:?}) {message}").trim_end().to_owned());
         });
         Self::build(device, queue, faults, options)
     }
 
     /// A device and queue of the caller's. Its callbacks are left alone and its limits and features are taken as
-    /// they are; buffers made with it are read and written where they lie.
+    /// they are; buffers made with it are read and written where they lie. Use no buffers of another `wgpu::Instance` with
+    /// it: wgpu tells buffers apart by numbers that begin anew in each.
     ///
     /// # Errors
     ///
@@ -173,7 +182,8 @@ impl Wgpu {
             return Err(Error::Alignment { what: "elements in a window", got: options.window, multiple: 65_536 });
         }
         let (limits, features, info) = (device.limits(), device.features(), device.adapter_info());
-        let binding_max = limits.max_storage_buffer_binding_size;
+        // Shaders count bytes and elements of a binding in 31 bits; Metal offers more.
+        let binding_max = limits.max_storage_buffer_binding_size.min(i32::MAX as u64);
         let inner = Inner {
             pipelines: Pipelines::default(),
             staging: Staging::default(),
@@ -208,7 +218,8 @@ impl Wgpu {
         &self.inner.info
     }
 
-    /// The wgpu device, for making buffers and encoders of one's own.
+    /// The wgpu device, for making buffers and encoders of one's own. On a device that [`Wgpu::new`] made, an error of such
+    /// use that no error scope catches is returned by the next call here, once, before that does anything.
     #[must_use]
     pub fn device(&self) -> &wgpu::Device {
         &self.inner.device
@@ -234,7 +245,10 @@ impl Wgpu {
     }
 
     /// A handle that records operations into `encoder` instead of submitting them, until [`Wgpu::finish`] gives it
-    /// back. What waits for the device (`download`, `read_reports`, reductions) is refused on such a handle.
+    /// back. What waits for the device (`download`, `read_reports`, reductions) is refused on such a handle, and so are
+    /// `upload` and `write`; reports must reach the tensor's indices before (they do below 2^31). Scratch memory is
+    /// allocated at once. A call that fails leaves the encoder as it was, except where a copy or a clear was given a buffer of
+    /// another device: then `encoder.finish()` reports it.
     ///
     /// # Examples
     ///
@@ -267,17 +281,20 @@ impl Wgpu {
     ///
     /// What the device reports.
     pub fn wait(&self) -> Result<()> {
-        let index = self.inner.queue.submit([]);
+        let index = self.scoped("wait", 0, || Ok(self.inner.queue.submit([])))?;
         self.wait_for(index)?;
         self.probe_alive("wait")
     }
 
-    /// The error for a device that was lost, or for a fault that no call has reported.
+    /// The error for a device that was lost.
     pub(super) fn alive(&self, call: &'static str) -> Result<()> {
-        match self.inner.faults.get() {
-            Some(message) => Err(backend(call, message)),
-            None => Ok(()),
-        }
+        self.inner.faults.lost().map_or(Ok(()), |message| Err(backend(call, message)))
+    }
+
+    /// The same before work starts, or the error for what went wrong since the last call and no scope caught.
+    pub(super) fn ready(&self, call: &'static str) -> Result<()> {
+        self.alive(call)?;
+        self.inner.faults.take_stray().map_or(Ok(()), |message| Err(backend(call, message)))
     }
 }
 

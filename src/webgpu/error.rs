@@ -43,7 +43,7 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
 impl Wgpu {
     /// Runs `work` under error scopes; the first error that it raised is returned instead of its result.
     pub(super) fn scoped<R>(&self, call: &'static str, asked: u64, work: impl FnOnce() -> Result<R>) -> Result<R> {
-        self.alive(call)?;
+        self.ready(call)?;
         let device = &self.inner.device;
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
@@ -67,7 +67,9 @@ impl Wgpu {
         match polled {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(backend("poll", e.to_string())),
-            Err(_) => Err(backend("poll", self.inner.faults.get().unwrap_or_else(|| "the device was lost".to_owned()))),
+            Err(_) => {
+                Err(backend("poll", self.inner.faults.lost().unwrap_or_else(|| "the device was lost".to_owned())))
+            }
         }
     }
 }

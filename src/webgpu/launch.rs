@@ -69,6 +69,11 @@ enum Step {
     Clear { buffer: wgpu::Buffer, at: u64, bytes: u64 },
 }
 
+/// A part of a buffer as a binding.
+fn range(buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindingResource<'_> {
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(size) })
+}
+
 /// Commands of one call, submitted or recorded together.
 pub(super) struct Batch<'a> {
     pub(super) gpu: &'a Wgpu,
@@ -135,20 +140,36 @@ impl<'a> Batch<'a> {
             return self.gpu.alive(call).map(|()| None);
         }
         let gpu = self.gpu;
+        self.copies_may_be_made(call)?;
+        // Made before the encoder is touched: an error in there would take the caller's own commands along.
+        let groups = gpu.scoped(call, 0, || Ok(self.groups(&self.uniforms(call)?)))?;
         gpu.scoped(call, 0, || {
             let device = &gpu.inner.device;
-            let uniforms = self.uniforms(call)?;
             if let Some(target) = &gpu.target {
                 let mut target = target.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(encoder) = target.as_mut() else {
                     return Err(super::error::backend(call, "the command encoder was taken back"));
                 };
-                self.encode(encoder, &uniforms);
+                self.encode(encoder, &groups);
                 return Ok(None);
             }
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(call) });
-            self.encode(&mut encoder, &uniforms);
+            self.encode(&mut encoder, &groups);
             Ok(Some(gpu.inner.queue.submit([encoder.finish()])))
+        })
+    }
+
+    /// Checks what copies and clears ask of buffers that somebody else made.
+    fn copies_may_be_made(&self, call: &'static str) -> Result<()> {
+        let made_with = |buffer: &wgpu::Buffer, usage: wgpu::BufferUsages, name: &str| {
+            let missing = || super::error::backend(call, format!("the buffer was not made with BufferUsages::{name}"));
+            buffer.usage().contains(usage).then_some(()).ok_or_else(missing)
+        };
+        self.steps.iter().try_for_each(|step| match step {
+            Step::Copy { from, to, .. } => made_with(from, wgpu::BufferUsages::COPY_SRC, "COPY_SRC")
+                .and_then(|()| made_with(to, wgpu::BufferUsages::COPY_DST, "COPY_DST")),
+            Step::Clear { buffer, .. } => made_with(buffer, wgpu::BufferUsages::COPY_DST, "COPY_DST"),
+            Step::Dispatch { .. } => Ok(()),
         })
     }
 
@@ -177,9 +198,26 @@ impl<'a> Batch<'a> {
         Ok(buffer)
     }
 
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, uniforms: &wgpu::Buffer) {
+    /// The bind groups of all dispatches, in order.
+    fn groups(&self, uniforms: &wgpu::Buffer) -> Vec<wgpu::BindGroup> {
+        let bound = |step: &Step| {
+            let Step::Dispatch { pipeline, group, .. } = step else { return None };
+            let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: range(uniforms, 0, PARAMS) }];
+            for (i, (buffer, offset, size)) in group.iter().enumerate() {
+                entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource: range(buffer, *offset, *size) });
+            }
+            Some(self.gpu.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: None,
+                layout: &pipeline.layout,
+                entries: &entries,
+            }))
+        };
+        self.steps.iter().filter_map(bound).collect()
+    }
+
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, bound: &[wgpu::BindGroup]) {
         let mut at = 0;
-        let mut used = 0;
+        let mut bound = (0u32..).zip(bound);
         while let Some(step) = self.steps.get(at) {
             match step {
                 Step::Copy { from, at: offset, to, into, bytes } => {
@@ -192,38 +230,16 @@ impl<'a> Batch<'a> {
                 }
                 Step::Dispatch { .. } => {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    while let Some(Step::Dispatch { pipeline, group, groups, .. }) = self.steps.get(at) {
-                        self.bind(&mut pass, pipeline, group, uniforms, used);
-                        pass.dispatch_workgroups(groups.0, groups.1, 1);
-                        used += 1;
+                    while let Some(Step::Dispatch { pipeline, groups, .. }) = self.steps.get(at) {
+                        if let Some((number, group)) = bound.next() {
+                            pass.set_pipeline(&pipeline.raw);
+                            pass.set_bind_group(0, group, &[number * BINDING as u32]);
+                            pass.dispatch_workgroups(groups.0, groups.1, 1);
+                        }
                         at += 1;
                     }
                 }
             }
         }
-    }
-
-    fn bind(
-        &self,
-        pass: &mut wgpu::ComputePass<'_>,
-        pipeline: &Pipeline,
-        group: &[(wgpu::Buffer, u64, u64)],
-        uniforms: &wgpu::Buffer,
-        used: u32,
-    ) {
-        let range = |buffer, offset, size| {
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(size) })
-        };
-        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: range(uniforms, 0, PARAMS) }];
-        for (i, (buffer, offset, size)) in group.iter().enumerate() {
-            entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource: range(buffer, *offset, *size) });
-        }
-        let group = self.gpu.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &pipeline.layout,
-            entries: &entries,
-        });
-        pass.set_pipeline(&pipeline.raw);
-        pass.set_bind_group(0, &group, &[used * BINDING as u32]);
     }
 }

@@ -152,13 +152,12 @@ impl Memory for Wgpu {
 
     fn upload<T: Pod + Send + Sync>(&self, data: &[T]) -> Result<Buffer<T>> {
         let mut buffer = self.zeros(data.len())?;
-        self.write(data, Self::view_mut(&mut buffer))?;
+        self.fill(data, &mut buffer)?;
         Ok(buffer)
     }
 
     fn download<T: Pod + Send + Sync>(&self, view: View<'_, T>) -> Result<Vec<T>> {
-        let bytes = self.read(view.raw)?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        self.read(view.raw)
     }
 
     fn clear<T: Pod + Send + Sync>(&self, view: ViewMut<'_, T>) -> Result<()> {

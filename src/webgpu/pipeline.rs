@@ -19,7 +19,7 @@ pub(super) struct Pipeline {
 
 #[derive(Default)]
 pub(super) struct Pipelines {
-    made: Mutex<HashMap<(&'static str, Flags), Arc<Pipeline>>>,
+    made: Mutex<HashMap<(&'static str, Flags), Arc<Mutex<Option<Arc<Pipeline>>>>>>,
 }
 
 /// Bytes of the parameters of one dispatch.
@@ -31,14 +31,17 @@ impl Wgpu {
         flags.retain(|flag| *flag == ALIASED || shader.axes.iter().any(|axis| axis.contains(flag)));
         flags.sort_unstable();
         flags.dedup();
-        // Held while one is made, so that two threads do not make the same one twice.
-        let mut made = self.inner.pipelines.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (shader.name, flags);
-        if let Some(found) = made.get(&key) {
+        let key = (shader.name, flags.clone());
+        let place = Arc::clone(
+            self.inner.pipelines.made.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default(),
+        );
+        // Held while it is made: two threads do not make the same one twice, and others go on.
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*place {
             return Ok(Arc::clone(found));
         }
-        let pipeline = Arc::new(self.scoped("create_compute_pipeline", 0, || self.make(shader, &key.1))?);
-        made.insert(key, Arc::clone(&pipeline));
+        let pipeline = Arc::new(self.scoped("create_compute_pipeline", 0, || self.make(shader, &flags))?);
+        *place = Some(Arc::clone(&pipeline));
         Ok(pipeline)
     }
 

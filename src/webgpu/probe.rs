@@ -39,7 +39,7 @@ pub(super) fn probe(gpu: &Wgpu, subgroups: bool) -> Result<Found> {
     let flags = subgroups.then_some("SUBGROUP").into_iter().collect();
     batch.dispatch(&shaders::PROBE, flags, &[x.raw, out], params, count as u64)?;
     batch.run("probe")?;
-    let got: Vec<u32> = bytemuck::pod_collect_to_vec(&gpu.read(out)?);
+    let got: Vec<u32> = gpu.read(out)?;
     let floats = got.chunks_exact(WORDS).zip(pairs.chunks_exact(2)).all(|(got, pair)| {
         let (a, b) = (f32::from_bits(pair[0]), f32::from_bits(pair[1]));
         if !(a + b).is_finite() {

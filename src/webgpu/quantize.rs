@@ -25,7 +25,8 @@ impl Wgpu {
     /// The flags of shaders that draw, add floats and join blocks of `block` elements.
     pub(super) fn able(&self, flags: &mut Flags, block: BlockSize) {
         flags.extend(self.inner.abilities.int64.then_some("INT64"));
-        flags.extend((block.get() / 32 <= self.inner.abilities.subgroup).then_some("SUBGROUP"));
+        let subgroup = self.inner.abilities.subgroup;
+        flags.extend((subgroup > 1 && block.get() / 32 <= subgroup).then_some("SUBGROUP"));
         self.soft(flags);
     }
 

@@ -45,7 +45,7 @@ fn bins(
         batch.dispatch(&shaders::REDUCE, flags.to_vec(), &[wa, sa, wb, sb, sums], params, threads)?;
     }
     batch.run("reduce")?;
-    Ok(bytemuck::pod_collect_to_vec(&gpu.read(sums)?))
+    gpu.read(sums)
 }
 
 fn rounded(bins: &[u32]) -> f64 {

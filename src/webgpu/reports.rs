@@ -55,10 +55,19 @@ impl Reports {
     }
 
     /// Makes room for elements below index `end`. Counts and indices found so far stay: windows are the outer
-    /// dimension, so a longer buffer begins with the shorter one.
+    /// dimension, so a longer buffer begins with the shorter one. Not while recording: the buffer that was recorded
+    /// into would be given up before anything has run.
     pub(super) fn reach(&mut self, gpu: &Wgpu, end: u64) -> Result<()> {
         let windows = end.div_ceil(1 << 31).max(1);
         if windows > self.windows {
+            if gpu.target.is_some() {
+                let limit = self.windows << 31;
+                return Err(Error::Limit { what: "elements that recorded reports reach", got: end, limit });
+            }
+            if bytes(self.slots, windows) > gpu.inner.binding_max {
+                let limit = gpu.inner.binding_max / (4 * (HEADER + windows));
+                return Err(Error::Limit { what: "report slots", got: self.slots as u64, limit });
+            }
             let larger = gpu.allocate(bytes(self.slots, windows), USAGE)?;
             let mut batch = Batch::new(gpu);
             batch.copy(self.raw(), Raw { buffer: &larger, offset: 0, bytes: bytes(self.slots, self.windows) });
@@ -79,8 +88,7 @@ impl Reports {
     }
 
     pub(super) fn read(&self, gpu: &Wgpu) -> Result<Vec<Report>> {
-        let bytes = gpu.read(self.raw())?;
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        let words: Vec<u32> = gpu.read(self.raw())?;
         let at = |i: usize| words.get(i).copied().unwrap_or(0);
         let wide = |i: usize| u64::from(at(i)) | u64::from(at(i + 1)) << 32;
         let report = |slot: usize| {

@@ -2,47 +2,67 @@
 
 use super::error::backend;
 use super::launch::{Batch, Window};
-use super::memory::{Raw, ViewMut};
+use super::memory::{Buffer, Raw, ViewMut};
 use super::{Wgpu, shaders};
+use crate::backend::Memory;
 use crate::error::{Error, Result};
 use bytemuck::Pod;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-/// Bytes of one staging buffer.
-const CHUNK: u64 = 16 << 20;
+/// Bytes of a staging buffer: of the small kind, and of the large, through which what is longer goes in pieces.
+const SIZES: [u64; 2] = [64 << 10, 16 << 20];
+/// Bytes of a piece.
+const CHUNK: u64 = SIZES[1];
+/// Staging buffers of each kind that are kept.
+const KEPT: [usize; 2] = [64, 4];
+/// Bytes of staging buffers that may be on their way to the device; a write beyond waits for the oldest.
+const FLYING: u64 = 64 << 20;
 /// Bytes from which a copy is a shader's, on a GPU.
 const SHADER: u64 = 1 << 20;
-/// Staging buffers of each kind that are kept.
-const KEPT: usize = 4;
-
 /// What a callback whose submission is done may take until it is called.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Free staging buffers: mapped ones for uploads, unmapped ones for downloads.
+/// Free staging buffers of both kinds: mapped ones for uploads, unmapped ones for downloads.
 #[derive(Default)]
 pub(super) struct Staging {
-    up: Arc<Mutex<Vec<wgpu::Buffer>>>,
-    down: Mutex<Vec<wgpu::Buffer>>,
+    up: Arc<Mutex<[Vec<wgpu::Buffer>; 2]>>,
+    down: Mutex<[Vec<wgpu::Buffer>; 2]>,
+    flying: Mutex<Flying>,
 }
 
-fn take(free: &Mutex<Vec<wgpu::Buffer>>) -> Option<wgpu::Buffer> {
-    free.lock().unwrap_or_else(PoisonError::into_inner).pop()
+/// Uploads that may be under way, oldest first.
+#[derive(Default)]
+struct Flying {
+    bytes: u64,
+    uploads: VecDeque<(wgpu::SubmissionIndex, u64)>,
 }
 
-fn give(free: &Mutex<Vec<wgpu::Buffer>>, buffer: wgpu::Buffer) {
+/// The kind of staging buffer that holds so many bytes.
+fn kind(bytes: u64) -> usize {
+    usize::from(bytes > SIZES[0])
+}
+
+fn take(free: &Mutex<[Vec<wgpu::Buffer>; 2]>, kind: usize) -> Option<wgpu::Buffer> {
+    free.lock().unwrap_or_else(PoisonError::into_inner)[kind].pop()
+}
+
+fn give(free: &Mutex<[Vec<wgpu::Buffer>; 2]>, buffer: wgpu::Buffer) {
+    let kind = kind(buffer.size());
     let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
-    if free.len() < KEPT {
-        free.push(buffer);
+    if free[kind].len() < KEPT[kind] {
+        free[kind].push(buffer);
     }
 }
 
 impl Wgpu {
-    fn staging(&self, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
-        self.scoped("create_buffer", CHUNK, || {
+    fn staging(&self, kind: usize, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
+        let size = SIZES[kind];
+        self.scoped("create_buffer", size, || {
             Ok(self.inner.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("staging"),
-                size: CHUNK,
+                size,
                 usage,
                 mapped_at_creation: mapped,
             }))
@@ -51,24 +71,38 @@ impl Wgpu {
 
     /// Shows whether the device still answers, where no callback would say so.
     pub(super) fn probe_alive(&self, call: &'static str) -> Result<()> {
-        self.alive(call)?;
-        let buffer = self.inner.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: 16,
-            usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: true,
-        });
-        let mapped = buffer.get_mapped_range(..).map(drop);
-        mapped.map_err(|e| self.lost(call, &e))
+        self.scoped(call, 16, || {
+            let buffer = self.inner.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: 16,
+                usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: true,
+            });
+            let mapped = buffer.get_mapped_range(..).map(drop);
+            mapped.map_err(|e| self.lost(call, &e))
+        })
     }
 
-    /// The error for a buffer that could not be mapped at its creation.
+    /// The error for a buffer that could not be mapped.
     pub(super) fn lost(&self, call: &'static str, found: &dyn std::error::Error) -> Error {
-        backend(call, self.inner.faults.get().unwrap_or_else(|| format!("the device was lost ({found})")))
+        backend(call, self.inner.faults.lost().unwrap_or_else(|| format!("the device was lost ({found})")))
+    }
+
+    /// Overwrites all of a buffer of this backend. What fills it up to whole words is nobody else's.
+    pub(crate) fn fill<T: Pod + Send + Sync>(&self, data: &[T], to: &mut Buffer<T>) -> Result<()> {
+        let raw = Self::view_mut(to).raw;
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        if bytes.len() as u64 != raw.bytes {
+            let got = raw.bytes / (size_of::<T>() as u64).max(1);
+            return Err(Error::Length { what: "write", expected: data.len() as u64, got });
+        }
+        self.submits("write")?;
+        self.write_words(bytes, Raw { bytes: raw.bytes.next_multiple_of(4), ..raw })
     }
 
     /// Overwrites a view with the host's data, through staging buffers that are kept. Returns when the data has been
-    /// taken over, not when it has arrived; operations submitted later see it.
+    /// taken over, not when it has arrived; operations submitted later see it. With more than 64 MiB on their way it waits
+    /// for the oldest. A failure amid a long write leaves its first part written.
     ///
     /// # Errors
     ///
@@ -84,7 +118,7 @@ impl Wgpu {
         let words = Raw { offset: to.raw.offset, bytes: to.raw.bytes, buffer: to.raw.buffer };
         let whole = |v: u64| v.is_multiple_of(4);
         // Copies move words. A view that begins or ends within one is written through a buffer of its own, from
-        // which a shader moves the bytes; so is the end of one that nothing else can lie behind.
+        // which a shader moves the bytes.
         if whole(words.offset) && whole(words.bytes) {
             return self.write_words(bytes, words);
         }
@@ -96,13 +130,13 @@ impl Wgpu {
 
     /// Writes bytes to whole words; the last word is filled up with zeros.
     fn write_words(&self, bytes: &[u8], to: Raw<'_>) -> Result<()> {
-        let mut flying = std::collections::VecDeque::new();
         for (i, chunk) in bytes.chunks(CHUNK as usize).enumerate() {
-            let buffer = match take(&self.inner.staging.up) {
-                Some(buffer) => buffer,
-                None => self.staging(wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)?,
-            };
             let size = (chunk.len() as u64).next_multiple_of(4);
+            let kind = kind(size);
+            let buffer = match take(&self.inner.staging.up, kind) {
+                Some(buffer) => buffer,
+                None => self.staging(kind, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)?,
+            };
             {
                 let mut mapped = buffer.get_mapped_range_mut(..size).map_err(|e| backend("write", e.to_string()))?;
                 let rest = size as usize - chunk.len();
@@ -112,66 +146,104 @@ impl Wgpu {
             buffer.unmap();
             let mut batch = Batch::new(self);
             batch.copy(Raw { buffer: &buffer, offset: 0, bytes: size }, to.part(i as u64 * CHUNK, size));
-            flying.extend(batch.run("write")?);
+            let index = batch.run("write")?;
             let (free, again) = (Arc::clone(&self.inner.staging.up), buffer.clone());
-            buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
-                if mapped.is_ok() {
-                    give(&free, again);
-                }
-            });
-            // A tensor of any size passes through a few staging buffers.
-            if flying.len() >= KEPT
-                && let Some(oldest) = flying.pop_front()
-            {
-                self.wait_for(oldest)?;
+            self.scoped("write", 0, || {
+                buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
+                    if mapped.is_ok() {
+                        give(&free, again);
+                    }
+                });
+                Ok(())
+            })?;
+            if let Some(index) = index {
+                self.fly(index, SIZES[kind])?;
             }
         }
         Ok(())
     }
 
-    /// Copies to the host; waits.
-    pub(super) fn read(&self, from: Raw<'_>) -> Result<Vec<u8>> {
-        self.submits("download")?;
-        let start = from.offset / 4 * 4;
-        let (skip, total) = ((from.offset - start) as usize, (from.offset + from.bytes).next_multiple_of(4) - start);
-        let mut bytes = Vec::new();
-        if bytes.try_reserve_exact(total as usize).is_err() {
-            return Err(Error::OutOfMemory { device: "the host".to_owned(), asked: total, free: None });
-        }
-        for at in (0..if from.bytes == 0 { 0 } else { total }).step_by(CHUNK as usize) {
-            let size = CHUNK.min(total - at);
-            let buffer = match take(&self.inner.staging.down) {
-                Some(buffer) => buffer,
-                None => self.staging(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?,
-            };
-            let mut batch = Batch::new(self);
-            batch.copy(
-                Raw { buffer: from.buffer, offset: start + at, bytes: size },
-                Raw { buffer: &buffer, offset: 0, bytes: size },
-            );
-            let index = batch.run("download")?;
-            let (tell, told) = mpsc::channel();
-            buffer.map_async(wgpu::MapMode::Read, ..size, move |mapped| drop(tell.send(mapped)));
-            if let Some(index) = index {
-                self.wait_for(index)?;
-            }
-            // Where threads share the device, another one's poll may have taken the callback and not yet called it.
-            match told.recv_timeout(PATIENCE) {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => return Err(self.lost("download", &e)),
-                Err(e) => return Err(self.lost("download", &e)),
-            }
+    /// Notes an upload, and waits for the oldest where too much is under way. A wait for what is done returns at once.
+    fn fly(&self, index: wgpu::SubmissionIndex, bytes: u64) -> Result<()> {
+        let oldest = {
+            let mut flying = self.inner.staging.flying.lock().unwrap_or_else(PoisonError::into_inner);
+            flying.uploads.push_back((index, bytes));
+            flying.bytes += bytes;
+            let mut oldest = None;
+            while flying.bytes > FLYING
+                && let Some((index, bytes)) = flying.uploads.pop_front()
             {
-                let view = buffer.get_mapped_range(..size).map_err(|e| backend("download", e.to_string()))?;
-                bytes.extend_from_slice(&view);
+                flying.bytes -= bytes;
+                oldest = Some(index);
             }
-            buffer.unmap();
-            give(&self.inner.staging.down, buffer);
+            oldest
+        };
+        oldest.map_or(Ok(()), |index| self.wait_for(index))
+    }
+
+    /// Copies to the host; waits.
+    pub(super) fn read<T: Pod>(&self, from: Raw<'_>) -> Result<Vec<T>> {
+        self.submits("download")?;
+        let mut out: Vec<T> = Vec::new();
+        if size_of::<T>() == 0 || from.bytes == 0 {
+            return self.alive("download").map(|()| out);
+        }
+        let len = (from.bytes / size_of::<T>() as u64) as usize;
+        if out.try_reserve_exact(len).is_err() {
+            return Err(Error::OutOfMemory { device: "the host".to_owned(), asked: from.bytes, free: None });
+        }
+        out.resize(len, T::zeroed());
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
+        // Copies move words: what is copied begins up to 3 bytes earlier and ends up to 3 later.
+        let start = from.offset / 4 * 4;
+        let (skip, total) = (from.offset - start, (from.offset + from.bytes).next_multiple_of(4) - start);
+        for at in (0..total).step_by(CHUNK as usize) {
+            let size = CHUNK.min(total - at);
+            let piece = Raw { buffer: from.buffer, offset: start + at, bytes: size };
+            let (begin, end) = (at.max(skip), (at + size).min(skip + from.bytes));
+            let to = &mut bytes[(begin - skip) as usize..(end - skip) as usize];
+            self.read_piece(piece, (begin - at) as usize, to)?;
         }
         self.alive("download")?;
-        bytes.drain(..skip.min(bytes.len()));
-        bytes.truncate(from.bytes as usize);
-        Ok(bytes)
+        Ok(out)
+    }
+
+    /// Copies words to the host and hands over those of their bytes that begin at `skip`.
+    fn read_piece(&self, from: Raw<'_>, skip: usize, to: &mut [u8]) -> Result<()> {
+        let kind = kind(from.bytes);
+        let buffer = match take(&self.inner.staging.down, kind) {
+            Some(buffer) => buffer,
+            None => self.staging(kind, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?,
+        };
+        let mut batch = Batch::new(self);
+        batch.copy(from, Raw { buffer: &buffer, offset: 0, bytes: from.bytes });
+        let index = batch.run("download")?;
+        let (tell, told) = mpsc::channel();
+        self.scoped("download", 0, || {
+            buffer.map_async(wgpu::MapMode::Read, ..from.bytes, move |mapped| drop(tell.send(mapped)));
+            Ok(())
+        })?;
+        if let Some(index) = index {
+            self.wait_for(index)?;
+        }
+        // Where threads share the device, another one's poll may have taken the callback and not yet called it.
+        match told.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(self.lost("download", &e)),
+            Err(e @ mpsc::RecvTimeoutError::Disconnected) => return Err(self.lost("download", &e)),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let message =
+                    "the copy is done, but another thread that took its callback has not called it for a minute";
+                return Err(backend("download", message));
+            }
+        }
+        {
+            let view = buffer.get_mapped_range(..from.bytes).map_err(|e| backend("download", e.to_string()))?;
+            to.copy_from_slice(&view[skip..skip + to.len()]);
+        }
+        buffer.unmap();
+        give(&self.inner.staging.down, buffer);
+        Ok(())
     }
 
     /// Refuses what cannot be recorded.
