@@ -17,9 +17,12 @@ pub(super) struct Pipeline {
     pub(super) layout: wgpu::BindGroupLayout,
 }
 
+/// Where a pipeline is put when it is made.
+type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
+
 #[derive(Default)]
 pub(super) struct Pipelines {
-    made: Mutex<HashMap<(&'static str, Flags), Arc<Mutex<Option<Arc<Pipeline>>>>>>,
+    made: Mutex<HashMap<(&'static str, Flags), Place>>,
 }
 
 /// Bytes of the parameters of one dispatch.
