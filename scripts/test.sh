@@ -40,7 +40,7 @@ if wants wgpu; then
     fi
   fi
   step "clippy: wgpu"
-  cargo clippy --all-targets --no-default-features --features wgpu,testing -- -D warnings
+  cargo clippy --all-targets --features wgpu,testing -- -D warnings
   step "tests: wgpu, on a real adapter or the software one"
   TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
     cargo test --no-default-features --features wgpu,testing --lib --test 'wgpu_*'
