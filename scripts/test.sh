@@ -39,13 +39,12 @@ if wants wgpu; then
       exit 1
     fi
   fi
-  step "clippy: wgpu"
+  step "clippy: wgpu, with candle and without"
   cargo clippy --all-targets --features wgpu,testing -- -D warnings
-  step "tests: wgpu, on a real adapter or the software one"
+  cargo clippy --lib --no-default-features --features wgpu -- -D warnings
+  step "tests: wgpu and candle's gradients on it, on a real adapter or the software one"
   TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
-    cargo test --no-default-features --features wgpu,testing --lib --test 'wgpu_*'
-  step "tests: candle's gradients on it"
-  TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" cargo test --features wgpu --test candle_wgpu
+    cargo test --features wgpu,testing --lib --test 'wgpu_*' --test candle_wgpu
 fi
 
 if wants cuda; then
