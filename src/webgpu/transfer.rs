@@ -56,6 +56,16 @@ fn give(free: &Mutex<[Vec<wgpu::Buffer>; 2]>, buffer: wgpu::Buffer) {
     }
 }
 
+/// The bytes of data that is as long as what it overwrites.
+fn bytes_for<'d, T: Pod>(data: &'d [T], to: Raw<'_>) -> Result<&'d [u8]> {
+    let bytes: &[u8] = bytemuck::cast_slice(data);
+    if bytes.len() as u64 == to.bytes {
+        return Ok(bytes);
+    }
+    let got = to.bytes / (size_of::<T>() as u64).max(1);
+    Err(Error::Length { what: "write", expected: data.len() as u64, got })
+}
+
 impl Wgpu {
     fn staging(&self, kind: usize, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
         let size = SIZES[kind];
@@ -91,11 +101,7 @@ impl Wgpu {
     /// Overwrites all of a buffer of this backend. What fills it up to whole words is nobody else's.
     pub(crate) fn fill<T: Pod + Send + Sync>(&self, data: &[T], to: &mut Buffer<T>) -> Result<()> {
         let raw = Self::view_mut(to).raw;
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        if bytes.len() as u64 != raw.bytes {
-            let got = raw.bytes / (size_of::<T>() as u64).max(1);
-            return Err(Error::Length { what: "write", expected: data.len() as u64, got });
-        }
+        let bytes = bytes_for(data, raw)?;
         self.submits("write")?;
         self.write_words(bytes, Raw { bytes: raw.bytes.next_multiple_of(4), ..raw })
     }
@@ -109,11 +115,7 @@ impl Wgpu {
     /// [`Error::Length`] for another length, [`Error::OutOfMemory`], or what the device reports.
     #[expect(clippy::needless_pass_by_value, reason = "a mutable view is given away, as in `Memory`")]
     pub fn write<T: Pod + Send + Sync>(&self, data: &[T], to: ViewMut<'_, T>) -> Result<()> {
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        if bytes.len() as u64 != to.raw.bytes {
-            let got = to.raw.bytes / (size_of::<T>() as u64).max(1);
-            return Err(Error::Length { what: "write", expected: data.len() as u64, got });
-        }
+        let bytes = bytes_for(data, to.raw)?;
         self.submits("write")?;
         let words = Raw { offset: to.raw.offset, bytes: to.raw.bytes, buffer: to.raw.buffer };
         let whole = |v: u64| v.is_multiple_of(4);
