@@ -40,5 +40,10 @@ pub(super) fn dequantize<T: Element>(cuda: &Cuda, op: &Dequantize, items: &mut [
         Grouping::Tensor => ("block", 63),
     };
     let kernel = format!("dequantize_{form}_{}", suffix::<T>());
-    call.launch_writers::<T, _>(Module::Dequantize, &kernel, &Params { shift, pad: 0 }, &rows)
+    let params = Params { shift, pad: 0 };
+    if form == "row" {
+        // Arithmetic is what is short there: all CTAs that fit.
+        return call.launch_tiles(Module::Dequantize, &kernel, &params, &rows);
+    }
+    call.launch_writers::<T, _>(Module::Dequantize, &kernel, &params, &rows)
 }

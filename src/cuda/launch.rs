@@ -33,6 +33,8 @@ pub(super) const CTA_TILE: u64 = 4096;
 /// Shared memory that the driver takes for itself in each CTA, and the unit it is given out in.
 const RESERVED: u32 = 1024;
 const UNIT: u32 = 128;
+/// Shared memory that a CTA may have without asking for it.
+const SHARED_UNASKED: u32 = 48 * 1024;
 /// CTAs in a grid.
 const GRID_MAX: u64 = (1 << 31) - 1;
 
@@ -169,7 +171,7 @@ impl<'a> Call<'a> {
     }
 
     /// The same for kernels that write several times what they read: with all CTAs that fit on an SM, the places that are
-    /// written at a time lie too far apart for the memory. So shared memory that no CTA uses keeps others away: 6 run at
+    /// written at a time lie too far apart for the memory. So shared memory that no CTA uses keeps others away: 4 run at
     /// once, or 9 with elements of 16 bits, which take longer to make (measured on an H200: docs/kernel-log.md).
     pub(super) fn launch_writers<T: Element, P: Pod>(
         &self,
@@ -180,7 +182,7 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
         let whole = self.cuda.stream().context().attribute(attribute).during("cuDeviceGetAttribute")? as u32;
-        let ctas = if T::TYPE == ElementType::F32 { 6 } else { 9 };
+        let ctas = if T::TYPE == ElementType::F32 { 4 } else { 9 };
         let shared = (whole / ctas / UNIT * UNIT).saturating_sub(RESERVED);
         self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, shared)
     }
@@ -215,6 +217,11 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         const { assert!(size_of::<P>() + size_of::<T>() <= 32_764) };
         let function = self.cuda.kernels().function(module, name)?;
+        if config.shared_mem_bytes > SHARED_UNASKED {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let asked = config.shared_mem_bytes as i32;
+            function.set_attribute(attribute, asked).during("cuFuncSetAttribute")?;
+        }
         let params = ByValue(*params);
         let mut launch = self.cuda.stream().launch_builder(&function);
         launch.arg(&params).arg(table);

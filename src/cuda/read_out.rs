@@ -47,8 +47,8 @@ pub(super) fn read_out<T: Element>(
     }
     let params = Params { block_shift: op.block.get().ilog2(), factor: op.factor.to_bits() };
     let kernel = format!("read_out_{}_{}", op.bits, suffix::<T>());
-    if op.bits == 2 && T::TYPE != ElementType::F32 {
-        // Arithmetic is what is short there: all CTAs that fit.
+    if (op.bits == 2 || op.bits == 16) && T::TYPE != ElementType::F32 {
+        // Arithmetic is what is short there, or as much is read as written: all CTAs that fit.
         return call.launch_tiles(Module::ReadOut, &kernel, &params, &rows);
     }
     call.launch_writers::<T, _>(Module::ReadOut, &kernel, &params, &rows)
