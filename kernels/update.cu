@@ -107,7 +107,8 @@ struct Rounders {
         const Uppers u = expand_uppers(call<PHILOX_ROUNDS>(p.draw, item.tensor, first + group));
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            piece[group][i] = make_uint4(~u.x[4 * i], ~u.x[4 * i + 1], ~u.x[4 * i + 2], ~u.x[4 * i + 3]);
+            const auto inverted = [&](int word) { return ~(u.one(word) ^ u.other(word)); };
+            piece[group][i] = make_uint4(inverted(4 * i), inverted(4 * i + 1), inverted(4 * i + 2), inverted(4 * i + 3));
         }
     }
 
