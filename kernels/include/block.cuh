@@ -62,6 +62,67 @@ __device__ __forceinline__ uint32_t block_max(uint32_t m, uint32_t lanes) {
 #endif
 }
 
+// The same for a lane's values of several tiles, whose steps overlap; blocks beyond a warp take one barrier for all. Returns
+// whether any is `limit` or above: the same for all lanes of a warp, and of a CTA where its warps join.
+template <int T>
+__device__ __forceinline__ bool block_max_of_tiles(uint32_t (&m)[T], uint32_t lanes, uint32_t limit) {
+#if __CUDA_ARCH__ >= 800
+    const auto step = [&](int d) {
+#pragma unroll
+        for (int t = 0; t < T; ++t) {
+            m[t] = max(m[t], __shfl_xor_sync(ALL, m[t], d));
+        }
+    };
+    if (lanes >= 32) {
+#pragma unroll
+        for (int t = 0; t < T; ++t) {
+            m[t] = __reduce_max_sync(ALL, m[t]);
+        }
+    } else if (lanes >= 2) {
+        step(1);
+        if (lanes >= 4) {
+            step(2);
+            if (lanes >= 8) {
+                step(4);
+                if (lanes == 16) {
+                    step(8);
+                }
+            }
+        }
+    }
+#else
+#pragma unroll
+    for (int t = 0; t < T; ++t) {
+        m[t] = join_block(m[t], min(lanes, 32u), Max());
+    }
+#endif
+    uint32_t all = 0;
+    if (lanes > 32) {
+        __shared__ uint4 of_warps[T];
+        static_assert(WARPS == 4);
+        if (lane_id() == 0) {
+#pragma unroll
+            for (int t = 0; t < T; ++t) {
+                reinterpret_cast<uint32_t*>(&of_warps[t])[warp_id()] = m[t];
+            }
+        }
+        __syncthreads();
+#pragma unroll
+        for (int t = 0; t < T; ++t) {
+            const uint4 w = of_warps[t];
+            const uint32_t a = max(w.x, w.y), b = max(w.z, w.w);
+            m[t] = lanes == 64 ? (warp_id() < 2 ? a : b) : max(a, b);
+            all = max(all, max(a, b));
+        }
+        return all >= limit;
+    }
+#pragma unroll
+    for (int t = 0; t < T; ++t) {
+        all = max(all, m[t]);
+    }
+    return __any_sync(ALL, all >= limit);
+}
+
 __device__ __forceinline__ uint32_t block_sum(uint32_t x, uint32_t lanes) {
     if (lanes == 2) {
         return x + __shfl_xor_sync(ALL, x, 1);

@@ -46,27 +46,25 @@ __device__ __forceinline__ Draws expand(uint4 c) {
     return d;
 }
 
-// The upper 16 of the 23 bits of each draw, two to a word as in `Draws`.
+// The upper 16 of the 23 bits of each draw, two to a word as in `Draws`: word i is one(i) ^ other(i), so that what else is joined to
+// it takes no further instruction.
 struct Uppers {
-    uint32_t x[16];
+    uint32_t halves[4], next[4], with_last[4];
+
+    __device__ __forceinline__ uint32_t one(int i) const { return with_last[i % 4]; }
+    __device__ __forceinline__ uint32_t other(int i) const {
+        return i < 4 ? 0u : i < 8 ? next[i % 4] : i < 12 ? halves[(i + 1) % 4] : next[(i + 1) % 4];
+    }
 };
 
 __device__ __forceinline__ Uppers expand_uppers(uint4 c) {
     constexpr uint32_t UPPER = 0xfffefffeu;
     const uint32_t last = (shared_bits(c) >> 7) * 0x00010001u;
-    const uint32_t w[4] = {c.x << 1 & UPPER, c.y << 1 & UPPER, c.z << 1 & UPPER, c.w << 1 & UPPER};
-    uint32_t f[4];
+    Uppers d = {{c.x << 1 & UPPER, c.y << 1 & UPPER, c.z << 1 & UPPER, c.w << 1 & UPPER}, {}, {}};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        f[i] = __funnelshift_r(w[i], w[(i + 1) % 4], 16);
-    }
-    Uppers d;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        d.x[i] = w[i] | last;
-        d.x[4 + i] = (w[i] ^ f[i]) | last;
-        d.x[8 + i] = (w[i] ^ w[(i + 1) % 4]) | last;
-        d.x[12 + i] = (w[i] ^ f[(i + 1) % 4]) | last;
+        d.next[i] = __funnelshift_r(d.halves[i], d.halves[(i + 1) % 4], 16);
+        d.with_last[i] = d.halves[i] | last;
     }
     return d;
 }

@@ -58,14 +58,15 @@ constexpr uint32_t TOPS = BITS == 4 ? 0x88888888u : BITS == 8 ? 0x80808080u : 0x
 // whole part less 160.
 //
 // A level is floor(y) where y = v / s + (1 - u), for a negative v floor(v / s + u), unless y is an integer. Of u or 1 - u
-// come the upper 16 bits, `uppers` as they are or inverted, so that y lies 0 to 1 places higher than the float, plus or minus
+// come the upper 16 bits, one ^ other as it is or inverted, so that y lies 0 to 1 places higher than the float, plus or minus
 // half a place for rounding and a sixteenth for the reciprocal: the whole part is right where the fraction is neither all
 // zeros nor all ones.
-__device__ __forceinline__ uint2 round_levels(float a, float b, const Rounding& by, uint32_t uppers) {
+__device__ __forceinline__ uint2 round_levels(float a, float b, const Rounding& by, uint32_t one, uint32_t other) {
     constexpr uint32_t BASE = 0x4320u;  // the upper half of 160.0
     uint32_t negative;  // all bits of a half, where its value is below zero
     asm("prmt.b32 %0, %1, %2, 0xffbb;" : "=r"(negative) : "r"(__float_as_uint(a)), "r"(__float_as_uint(b)));
-    const uint32_t offsets = uppers ^ ~negative;
+    uint32_t offsets;  // one ^ other ^ ~negative, which the compiler would take two instructions for
+    asm("lop3.b32 %0, %1, %2, %3, 0x69;" : "=r"(offsets) : "r"(one), "r"(other), "r"(negative));
     return make_uint2(__float_as_uint(__fmaf_rn(a, by.inv, __uint_as_float(__byte_perm(offsets, BASE, 0x5410)))),
                       __float_as_uint(__fmaf_rn(b, by.inv, __uint_as_float(__byte_perm(offsets, BASE, 0x5432)))));
 }
@@ -83,18 +84,19 @@ struct Edge {
     __device__ __forceinline__ bool found() const { return (least & 0xffffu) < 2 || least < 0x20000u; }
 };
 
-// Eight levels as a word of fields, from the whole parts of their floats: the sum of l 16^j is gathered in integers, which
-// leaves the unit that is short, that of logic and permutes, to the rest.
-__device__ __forceinline__ uint32_t fields_of(const uint2 (&t)[4]) {
+// Eight levels as a word of fields, from the whole parts of their floats: the sum of l 16^j is gathered by multiply-adds, which
+// leaves the unit that is short, that of logic, shifts and permutes, to the rest. `sixteen`: from where the compiler cannot see it,
+// or it would shift.
+__device__ __forceinline__ uint32_t fields_of(const uint2 (&t)[4], uint32_t sixteen) {
     constexpr float MAGIC = 0x1.8p23f;         // adding it rounds to an integer,
     constexpr uint32_t MAGIC_BITS = 0x4b400000u;  // whose last bits are the level's
-    uint32_t sum = TOPS<4> - MAGIC_BITS * 0x11111111u;
+    uint32_t sum = 0;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        sum += __float_as_uint(__fadd_rd(__uint_as_float(t[j].x), MAGIC - 160.0f)) << 8 * j;
-        sum += __float_as_uint(__fadd_rd(__uint_as_float(t[j].y), MAGIC - 160.0f)) << (8 * j + 4);
+    for (int j = 3; j >= 0; --j) {
+        sum = sum * sixteen + __float_as_uint(__fadd_rd(__uint_as_float(t[j].y), MAGIC - 160.0f));
+        sum = sum * sixteen + __float_as_uint(__fadd_rd(__uint_as_float(t[j].x), MAGIC - 160.0f));
     }
-    return sum ^ TOPS<4>;
+    return (sum + (TOPS<4> - MAGIC_BITS * 0x11111111u)) ^ TOPS<4>;
 }
 
 // The same level, from exact operations only. The cut of |v| to X units of the scale's mantissa ms (8 bits) is exact;

@@ -68,22 +68,70 @@ __device__ __forceinline__ uint32_t clean_max(const Item& item, const Place& at,
 template <class E>
 constexpr int TILES = E::SIZE == 4 ? 2 : 4;
 
+// All loads of a CTA come first, through registers: a copy to shared memory costs the L2 more than a load does, and with a body as
+// long as this and 16-bit elements that counts for more than the registers. The draws are made while the loads are under way, and
+// what joins lanes is done for all tiles at once. What may be out of range, tails and what is not aligned go tile by tile.
 template <class E>
 __device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p, const Item& item) {
+    constexpr int T = TILES<E>;
     __shared__ Stage<E> stages[WARPS];
+    Stage<E>& stage = stages[warp_id()];
     const uint32_t lanes = 1u << (p.block_shift - 5);
-    sweep<E, TILES<E>>(
-        item, wide_planes(item), stages, [&](const Place& at) { return call(p.draw, item.tensor, at.group); },
-        [&](const Place& at, uint4 random, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
-            const uint32_t signs = sign_plane<E>(w);
-            const uint32_t raw = clean_max<E>(item, at, stage, w);
-            const uint32_t s = stochastic_scale(block_max(E::to_f32(raw), lanes));
-            const uint32_t kept = keep<E>(w, s, expand(random));
-            store_planes(item, at, kept & ~signs, kept & signs);
-            if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
-                static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
+    const auto finish = [&](const Place& at, uint32_t raw, uint4 random, const uint32_t (&w)[E::WORDS]) {
+        const uint32_t s = stochastic_scale(E::to_f32(raw)), signs = sign_plane<E>(w), kept = keep<E>(w, s, expand(random));
+        store_planes(item, at, kept & ~signs, kept & signs);
+        if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+            static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
+        }
+    };
+    const uint64_t start = cta_start<T>(item);
+    const bool aligned = wide_planes(item);
+    if (aligned && start + T * CTA_TILE <= item.n) {
+        Flight<E> flight[T];
+        uint4 random[T];
+        uint32_t w[T][E::WORDS], raw[T];
+#pragma unroll
+        for (int t = 0; t < T; ++t) {
+            begin<E, true>(item.x, place(item, start + t * CTA_TILE, true), flight[t]);
+        }
+#pragma unroll
+        for (int t = 0; t < T; ++t) {
+            random[t] = call(p.draw, item.tensor, place(item, start + t * CTA_TILE, true).group);
+        }
+#pragma unroll
+        for (int t = 0; t < T; ++t) {
+            __syncwarp();
+            end<E, true>(item.x, place(item, start + t * CTA_TILE, true), item.n, flight[t], stage);
+            stage.take(w[t]);
+            raw[t] = raw_max<E>(w[t]);
+        }
+        if (!block_max_of_tiles<T>(raw, lanes, E::LIMIT)) {
+#pragma unroll
+            for (int t = 0; t < T; ++t) {
+                finish(place(item, start + t * CTA_TILE, true), raw[t], random[t], w[t]);
             }
-        });
+            return;
+        }
+    }
+#pragma unroll 1
+    for (uint64_t from = start; from < min(start + T * CTA_TILE, item.n); from += CTA_TILE) {
+        const Place at = place(item, from, aligned && from + CTA_TILE <= item.n);
+        Flight<E> flight;
+        if (at.fast) {
+            begin<E, true>(item.x, at, flight);
+        }
+        const uint4 random = call(p.draw, item.tensor, at.group);
+        __syncwarp();
+        if (at.fast) {
+            end<E, true>(item.x, at, item.n, flight, stage);
+        } else {
+            end<E, false>(item.x, at, item.n, flight, stage);
+        }
+        uint32_t w[E::WORDS];
+        stage.take(w);
+        const uint32_t raw = clean_max<E>(item, at, stage, w);
+        finish(at, block_max(raw, lanes), random, w);
+    }
 }
 
 // How the other kernels walk.

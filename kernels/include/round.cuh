@@ -20,7 +20,8 @@ struct Gather {
 
 // Every v rounded to a level. Returns whether any was too near an edge to be decided like this.
 template <int BITS>
-__device__ __forceinline__ bool round_all(const float (&v)[32], const Rounding& by, uint4 random, uint32_t (&words)[BITS]) {
+__device__ __forceinline__ bool round_all(const float (&v)[32], const Rounding& by, uint4 random, uint32_t sixteen,
+                                          uint32_t (&words)[BITS]) {
     constexpr int PER = 32 / BITS;
     if constexpr (BITS == 4) {
         const Uppers d = expand_uppers(random);
@@ -31,10 +32,10 @@ __device__ __forceinline__ bool round_all(const float (&v)[32], const Rounding& 
 #pragma unroll
             for (int j = 0; j < PER / 2; ++j) {
                 const int e = PER * i + 2 * j;
-                t[j] = round_levels(v[e], v[e + 1], by, d.x[e / 2]);
+                t[j] = round_levels(v[e], v[e + 1], by, d.one(e / 2), d.other(e / 2));
                 edge.add(t[j]);
             }
-            words[i] = fields_of(t);
+            words[i] = fields_of(t, sixteen);
         }
         return edge.found();
     } else {

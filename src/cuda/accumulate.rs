@@ -24,7 +24,8 @@ struct AdaptiveParams {
     block_shift: u32,
     /// The bits of 2^23: the kernel must not know that it is a constant.
     exponent: u32,
-    pad: u32,
+    /// 16, for the same reason.
+    sixteen: u32,
 }
 
 #[repr(C)]
@@ -74,7 +75,7 @@ pub(super) fn adaptive<T: Element>(
         weight: weight_bits(op.weight),
         block_shift: op.block.get().ilog2(),
         exponent: 0x4b00_0000,
-        pad: 0,
+        sixteen: 16,
     };
     let kernel = format!("accumulate_adaptive_{}_{}", op.bits, suffix::<T>());
     // `ADAPTIVE_TILES` in kernels/include/accumulate.cuh.

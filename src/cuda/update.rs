@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::draw::DrawParams;
 use super::item::{Item as Row, Pointer};
-use super::launch::{CTA_TILE, Call, suffix};
+use super::launch::{Call, THREADS, suffix};
 use super::memory::Reports;
 use super::modules::Module;
 use crate::error::Result;
@@ -13,8 +13,8 @@ use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceSlice;
 
-/// Threads of a CTA: `THREADS` in kernels/update.cu.
-const THREADS: u32 = 512;
+/// Elements of a CTA: `CTA_ELEMENTS` in kernels/update.cu.
+const CTA_ELEMENTS: u64 = 1024;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -108,7 +108,7 @@ pub(super) fn adamw<T: Element>(
     launch(&call, &format!("update_adamw_{}", suffix::<T>()), &params, &rows)
 }
 
-/// One CTA for each 4096 elements of each item.
+/// One CTA for each 1024 elements of each item.
 fn launch(call: &Call<'_>, kernel: &str, params: &Params, rows: &[Row]) -> Result<()> {
-    call.launch(Module::Update, kernel, params, rows, |row| row.n.div_ceil(CTA_TILE), THREADS, 0)
+    call.launch(Module::Update, kernel, params, rows, |row| row.n.div_ceil(CTA_ELEMENTS), THREADS, 0)
 }
