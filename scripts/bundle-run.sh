@@ -2,8 +2,9 @@
 # Runs the GPU bundle: a line a test, a table a bench. Exits non-zero if anything failed, or was skipped though a
 # card is there.
 #
-#   ./run                all of it
-#   ./run tests|bench|examples|sanitize    a part; several may be named
+#   ./run                tests, benches and examples in a short form: about six minutes
+#   ./run tests|bench|examples|sanitize|training    a part; several may be named. training: the language model at
+#                        full length, 8 and 32 micro-batches, hours
 #   ./run bench -- ARGS  arguments for the CUDA bench
 #
 # Environment: TRIGRAD_JSON_DIR, where benches and examples leave their JSON (default: ./results).
@@ -73,6 +74,14 @@ if part examples; then
       --json "$results/train_fashion_$device.json" --png "$results/train_fashion_$device.png"
     record $? "train_fashion $device"
   done
+  if [ -x example/train_char_lm ]; then
+    echo "== train_char_lm --device cuda, in a short form"
+    example/train_char_lm --device cuda --seeds 1 --steps 10 --ways f32,8,4 --text example/data/moby-dick/moby-dick.txt \
+      --json "$results/train_char_lm.json" --png "$results/train_char_lm.png"
+    record $? "train_char_lm"
+  fi
+fi
+if part training; then
   for k in 8 32; do
     [ -x example/train_char_lm ] || continue
     echo "== train_char_lm --device cuda --micro-batches $k"
