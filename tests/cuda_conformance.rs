@@ -22,7 +22,7 @@ fn card() -> Option<Cuda> {
 /// Short tensors, for compute-sanitizer, which also wants one operation at a time: see `TRIGRAD_ONLY` below; and
 /// `TRIGRAD_PART=1/3` for the second of three parts.
 fn sized(options: Options) -> Options {
-    let options = if std::env::var_os("TRIGRAD_SMALL").is_some() { options.max_elements(10_000) } else { options };
+    let options = if std::env::var_os("TRIGRAD_SMALL").is_some() { options.max_elements(16_384) } else { options };
     let Ok(part) = std::env::var("TRIGRAD_PART") else { return options };
     let numbers = part.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
     let Some((index, of)) = numbers.filter(|(index, of)| index < of) else { panic!("TRIGRAD_PART: {part}") };

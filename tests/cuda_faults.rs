@@ -85,14 +85,14 @@ fn the_process_that_fails() -> Result<()> {
     let cuda = Cuda::new(0)?;
     let x = cuda.upload(&[1.0f32; 1000])?;
     let mut out = cuda.zeros::<f32>(1000)?;
-    let (mut used, mut unused) = (one_sum(&cuda)?, one_sum(&cuda)?);
+    let (mut used, mut behind, mut unused) = (one_sum(&cuda)?, one_sum(&cuda)?, one_sum(&cuda)?);
     let list = [(Id::Index(0), Floats::F32(Cuda::view(&x)))];
     used.accumulate(&list, 1.0)?;
     cuda.synchronize()?;
 
     assert_eq!(fault(&cuda), Ok(()));
     // Queued behind the kernel that fails: this call may or may not know yet.
-    let queued = used.accumulate(&list, 1.0);
+    let queued = behind.accumulate(&list, 1.0);
     lost("synchronize", cuda.synchronize());
     if let Err(e) = queued {
         lost("the call behind the fault", Err::<(), _>(e));
@@ -113,7 +113,7 @@ fn the_process_that_fails() -> Result<()> {
     lost("download", cuda.download(Cuda::view(&x)));
     lost("copy", cuda.copy(Cuda::view(&x), Cuda::view_mut(&mut out)));
     assert!(used.reset().is_err(), "a reset that cannot clear does not say that it did");
-    drop((used, unused, x, out));
+    drop((used, behind, unused, x, out));
     lost("a new sum", one_sum(&cuda));
     println!("survived");
     Ok(())

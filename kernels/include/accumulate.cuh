@@ -9,7 +9,7 @@ struct AccumulateAdaptive {
     Draw draw;
     uint32_t weight;       // f32 bits, a subnormal already 0
     uint32_t block_shift;  // log2 of the block
-    uint32_t exponent;     // the bits of 2^23: see level_in_place
+    uint32_t exponent;     // the bits of 2^23: see level_in_place and levels_in_pairs
     uint32_t sixteen;      // 16: see fields_of
 };
 
@@ -123,10 +123,12 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
     {
         uint32_t x[E::WORDS];
         stage.take(x);
-        float unit_of[PER_HALF<BITS>];  // s 2^(-BITS j): exact
+        // Levels, each times a power of two that its unit takes back: exact.
+        float level[32], unit_of[PER_HALF<BITS>];
+        constexpr bool PAIRS = BITS == 4 && E::SIZE == 2;
 #pragma unroll
         for (int j = 0; j < PER_HALF<BITS>; ++j) {
-            unit_of[j] = __fmul_rn(__uint_as_float(s), 1.0f / (1 << (BITS * j)));
+            unit_of[j] = __fmul_rn(__uint_as_float(s), 1.0f / (1 << (BITS * (PAIRS ? j % 2 : j))));
         }
         uint32_t biased[BITS];
 #pragma unroll
@@ -134,17 +136,27 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
             biased[i] = words[i] ^ TOPS<BITS>;
         }
         const uint32_t exponent = p.exponent;
+        if constexpr (PAIRS) {
+#pragma unroll
+            for (int i = 0; i < BITS; ++i) {
+                levels_in_pairs(biased[i], exponent + (0x64006400u - 0x4b000000u), level + 8 * i);
+            }
+        } else {
+#pragma unroll
+            for (int e = 0; e < 32; ++e) {
+                level[e] = level_in_place<BITS>(biased, e, exponent);
+            }
+        }
         if (p.weight == 0x3f800000u) {
 #pragma unroll
             for (int e = 0; e < 32; ++e) {
-                v[e] = __fmaf_rn(level_in_place<BITS>(biased, e, exponent), unit_of[e % PER_HALF<BITS>], value<E>(x, e));
+                v[e] = __fmaf_rn(level[e], unit_of[e % PER_HALF<BITS>], value<E>(x, e));
             }
         } else {
             const float weight = __uint_as_float(p.weight);
 #pragma unroll
             for (int e = 0; e < 32; ++e) {
-                v[e] = __fmaf_rn(level_in_place<BITS>(biased, e, exponent), unit_of[e % PER_HALF<BITS>],
-                                 weighted_fast(value<E>(x, e), weight));
+                v[e] = __fmaf_rn(level[e], unit_of[e % PER_HALF<BITS>], weighted_fast(value<E>(x, e), weight));
             }
         }
     }

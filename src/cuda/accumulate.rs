@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::draw::DrawParams;
 use super::item::Item as Row;
-use super::launch::{CTA_TILE, Call, THREADS, check_slot, suffix};
+use super::launch::{CTA_TILE, Call, check_slot, suffix};
 use super::memory::Reports;
 use super::modules::Module;
 use super::view::{View, ViewMut};
@@ -81,7 +81,7 @@ pub(super) fn adaptive<T: Element>(
     // `ADAPTIVE_TILES` in kernels/include/accumulate.cuh.
     let tiles = if op.bits > 2 && T::TYPE != ElementType::F32 { 4 } else { 1 };
     let ctas = |row: &Row| row.n.div_ceil(tiles * CTA_TILE);
-    call.launch(Module::Accumulate, &kernel, &params, &rows, ctas, THREADS, 0)
+    call.launch(Module::Accumulate, &kernel, &params, &rows, ctas, 0)
 }
 
 pub(super) fn exact<T: Element>(

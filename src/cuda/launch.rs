@@ -26,9 +26,9 @@ use crate::op::{Element, ElementType};
 use bytemuck::Pod;
 use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchConfig, PushKernelArg, SyncOnDrop, sys};
 
-/// Threads of a CTA that works on 4096 elements.
+/// Threads of every CTA.
 pub(super) const THREADS: u32 = 128;
-/// Elements a CTA takes.
+/// Elements that most kernels give a CTA.
 pub(super) const CTA_TILE: u64 = 4096;
 /// Shared memory that the driver takes for itself in each CTA, and the unit it is given out in.
 const RESERVED: u32 = 1024;
@@ -133,7 +133,6 @@ impl<'a> Call<'a> {
     /// Launches a kernel over a list of items: `<kernel>_one` for one, `<kernel>_many` for tables of up to 440.
     ///
     /// `ctas`: CTAs that an item takes; items that take none are left out.
-    #[expect(clippy::too_many_arguments, reason = "a kernel, its parameters, its items and its grid")]
     pub(super) fn launch<P: Pod>(
         &self,
         module: Module,
@@ -141,7 +140,6 @@ impl<'a> Call<'a> {
         params: &P,
         items: &[Item],
         ctas: impl Fn(&Item) -> u64,
-        threads: u32,
         shared: u32,
     ) -> Result<()> {
         let mut rows: Vec<Item> = Vec::with_capacity(items.len().min(MANY));
@@ -155,19 +153,19 @@ impl<'a> Call<'a> {
                 return Err(Error::Limit { what: "CTAs of a launch", got: own, limit: GRID_MAX });
             }
             if rows.len() == MANY || total + own > GRID_MAX {
-                self.submit(module, kernel, params, &rows, total, threads, shared)?;
+                self.submit(module, kernel, params, &rows, total, shared)?;
                 rows.clear();
                 total = 0;
             }
             rows.push(Item { begin: total as u32, ..*item });
             total += own;
         }
-        if rows.is_empty() { Ok(()) } else { self.submit(module, kernel, params, &rows, total, threads, shared) }
+        if rows.is_empty() { Ok(()) } else { self.submit(module, kernel, params, &rows, total, shared) }
     }
 
     /// One CTA for each 4096 elements of each item.
     pub(super) fn launch_tiles<P: Pod>(&self, module: Module, kernel: &str, params: &P, items: &[Item]) -> Result<()> {
-        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, 0)
+        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), 0)
     }
 
     /// The same for kernels that write several times what they read: with all CTAs that fit on an SM, the places that are
@@ -184,10 +182,9 @@ impl<'a> Call<'a> {
         let whole = self.cuda.stream().context().attribute(attribute).during("cuDeviceGetAttribute")? as u32;
         let ctas = if T::TYPE == ElementType::F32 { 4 } else { 9 };
         let shared = (whole / ctas / UNIT * UNIT).saturating_sub(RESERVED);
-        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), THREADS, shared)
+        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), shared)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "private: what the public one divides, with the grid")]
     fn submit<P: Pod>(
         &self,
         module: Module,
@@ -195,11 +192,10 @@ impl<'a> Call<'a> {
         params: &P,
         rows: &[Item],
         ctas: u64,
-        threads: u32,
         shared: u32,
     ) -> Result<()> {
         let config =
-            LaunchConfig { grid_dim: (ctas as u32, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
+            LaunchConfig { grid_dim: (ctas as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: shared };
         if let [row] = rows {
             self.start(module, &format!("{kernel}_one"), params, &One::new(*row), config)
         } else {

@@ -2,7 +2,7 @@
 
 use super::Cuda;
 use super::item::Item;
-use super::launch::{Call, THREADS, check_slot};
+use super::launch::{Call, check_slot};
 use super::memory::Reports;
 use super::modules::Module;
 use super::view::{View, ViewMut};
@@ -90,5 +90,5 @@ pub(super) fn fields_to_planes(cuda: &Cuda, fields: View<'_, u32>, mut words: Vi
 
 /// A conversion of `n` pairs of words.
 fn convert(call: &Call<'_>, kernel: &str, item: Item) -> Result<()> {
-    call.launch(Module::Pack, kernel, &0u64, &[item], |item| item.n.div_ceil(PAIRS_PER_CTA), THREADS, 0)
+    call.launch(Module::Pack, kernel, &0u64, &[item], |item| item.n.div_ceil(PAIRS_PER_CTA), 0)
 }

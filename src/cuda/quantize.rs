@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::draw::DrawParams;
 use super::item::{Item as Row, Pointer};
-use super::launch::{CTA_TILE, Call, THREADS, check_slot, suffix};
+use super::launch::{CTA_TILE, Call, check_slot, suffix};
 use super::memory::Reports;
 use super::modules::Module;
 use crate::backend::Memory;
@@ -130,16 +130,16 @@ fn by_block<T: Element>(call: &Call<'_>, rule: Rule, block: BlockSize, rows: &[R
     let name = |kernel: &str| format!("quantize_block_{kernel}_{}", suffix::<T>());
     let threshold = |threshold, of_mean| {
         let params = BlocksThreshold { threshold, of_mean, block_shift, pad: 0 };
-        call.launch(Module::Quantize, &name("threshold"), &params, rows, ctas::<T>, THREADS, 0)
+        call.launch(Module::Quantize, &name("threshold"), &params, rows, ctas::<T>, 0)
     };
     match rule {
         Rule::Stochastic { draw, clip: None } => {
             let params = Blocks { draw: draws(call.cuda(), &draw), block_shift, pad: 0 };
-            call.launch(Module::Quantize, &name("stochastic"), &params, rows, ctas::<T>, THREADS, 0)
+            call.launch(Module::Quantize, &name("stochastic"), &params, rows, ctas::<T>, 0)
         }
         Rule::Stochastic { draw, clip: Some(c) } => {
             let params = BlocksClip { draw: draws(call.cuda(), &draw), sigmas: c.to_bits(), block_shift };
-            call.launch(Module::Quantize, &name("clip"), &params, rows, ctas::<T>, THREADS, 0)
+            call.launch(Module::Quantize, &name("clip"), &params, rows, ctas::<T>, 0)
         }
         Rule::Threshold(Threshold::Given(t)) => threshold(magnitude(t.to_bits()), 0),
         Rule::Threshold(Threshold::Mean(factor)) => threshold(magnitude(factor.to_bits()), 1),
@@ -187,19 +187,19 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
         if size <= WARP_TILE { groups.div_ceil(WARPS) } else { groups * chunks }
     };
     let sums = format!("group_sums_{}", suffix::<T>());
-    call.launch(Module::Quantize, &sums, &params, &rows, units, THREADS, 0)?;
+    call.launch(Module::Quantize, &sums, &params, &rows, units, 0)?;
     // Groups of one chunk have concluded in the first pass.
     let joined = |row: &Row| {
         let (_, groups, chunks) = shape(size, row.n);
         if chunks > 1 && !maximum_alone { groups * slices } else { 0 }
     };
-    call.launch(Module::Quantize, "group_combine", &params, &rows, joined, THREADS, 0)?;
+    call.launch(Module::Quantize, "group_combine", &params, &rows, joined, 0)?;
     let codes = format!("group_codes_{}", suffix::<T>());
-    call.launch(Module::Quantize, &codes, &params, &rows, ctas::<T>, THREADS, 0)?;
+    call.launch(Module::Quantize, &codes, &params, &rows, ctas::<T>, 0)?;
     if matches!(rule, Rule::Threshold(_)) {
         let params = Groups { kept: 1, ..params };
         let all = |row: &Row| shape(size, row.n).1 * slices;
-        call.launch(Module::Quantize, "group_combine", &params, &rows, all, THREADS, 0)?;
+        call.launch(Module::Quantize, "group_combine", &params, &rows, all, 0)?;
     }
     Ok(())
 }

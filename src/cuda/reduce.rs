@@ -99,6 +99,6 @@ fn rows(
     let words = ctas as usize * width;
     let scratch = call.cuda().scratch(8 * words as u64)?;
     let params = Params { out: scratch.pointer(), size, shift, pad: 0 };
-    call.launch(Module::Reduce, kernel, &params, &[item], |_| ctas, THREADS, 0)?;
+    call.launch(Module::Reduce, kernel, &params, &[item], |_| ctas, 0)?;
     scratch.download(call.cuda(), words)
 }

@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::draw::DrawParams;
 use super::item::{Item as Row, Pointer};
-use super::launch::{Call, THREADS, suffix};
+use super::launch::{Call, suffix};
 use super::memory::Reports;
 use super::modules::Module;
 use crate::error::Result;
@@ -110,5 +110,5 @@ pub(super) fn adamw<T: Element>(
 
 /// One CTA for each 1024 elements of each item.
 fn launch(call: &Call<'_>, kernel: &str, params: &Params, rows: &[Row]) -> Result<()> {
-    call.launch(Module::Update, kernel, params, rows, |row| row.n.div_ceil(CTA_ELEMENTS), THREADS, 0)
+    call.launch(Module::Update, kernel, params, rows, |row| row.n.div_ceil(CTA_ELEMENTS), 0)
 }

@@ -1,6 +1,6 @@
 //! Cases of adaptive accumulation: several micro-batches in a row.
 
-use super::{Given, blocks, levels, list, place, scales, shapes, slots, type_name};
+use super::{Given, blocks, levels, list, place, scales, shapes, slots, tiles, type_name};
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::pack::words;
@@ -149,6 +149,16 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                     *s = scales(&mut rng, s.len(), 0x7a00);
                 }
                 visit.visit(&case)?;
+            }
+            let mut given = tiles::<T>(options, &mut rng, u64::from(block.get()));
+            if !given.is_empty() {
+                let draw = place(&mut rng);
+                let first = (Adaptive { bits, block, draw, weight: 1.0 }, given.clone());
+                for t in &mut given {
+                    t.x = Pattern::Normal.values(&mut rng, t.x.len());
+                }
+                let weight = WEIGHTS[number % WEIGHTS.len()];
+                visit.visit(&AccumulateAdaptive::new(vec![first, (Adaptive { bits, block, draw, weight }, given)]))?;
             }
         }
     }

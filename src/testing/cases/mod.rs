@@ -191,6 +191,17 @@ fn long_lengths(options: &Options) -> Vec<usize> {
     options.within(edges.into_iter().chain(long.iter().copied()))
 }
 
+/// Tensors of whole tiles, of all that a kernel takes at once (up to 16,384 elements) and with a tail behind, in which one
+/// element of one tile is NaN.
+fn tiles<T: Element>(options: &Options, rng: &mut Rng, multiple: u64) -> Vec<Given<T>> {
+    let shapes: Vec<_> = options.within([16_384, 37_000]).into_iter().map(|n| (n, Pattern::Normal)).collect();
+    let mut tensors = list(rng, &shapes, multiple);
+    for x in tensors.iter_mut().flat_map(|t| t.x.get_mut(3 * 4096 + 2 * 1024 + 77)) {
+        *x = T::from_f32_bits(f32::NAN.to_bits());
+    }
+    tensors
+}
+
 /// Lists of shapes for one set of parameters: every length with patterns that rotate from one set to the next, then
 /// every pattern at some lengths. `number` is the number of the set.
 fn shapes(options: &Options, block: usize, number: usize) -> Vec<Vec<(usize, Pattern)>> {

@@ -1,6 +1,6 @@
 //! Cases of quantize.
 
-use super::{Given, blocks, groupings, list, place, shapes, slots, type_name};
+use super::{Given, blocks, groupings, list, place, shapes, slots, tiles, type_name};
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::pack::words;
@@ -138,6 +138,10 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
             let op = Op { grouping: Grouping::Block(block), rule };
             for shapes in shapes(options, block.get() as usize, number) {
                 visit.visit(&case(&mut rng, op, &shapes, u64::from(block.get())))?;
+            }
+            let tensors = tiles(options, &mut rng, u64::from(block.get()));
+            if !tensors.is_empty() {
+                visit.visit(&Quantize::<T> { op, slots: slots(tensors.len()), tensors, spoil: None })?;
             }
         }
         for (grouping, lengths) in groupings(options, number) {
