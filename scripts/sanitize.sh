@@ -7,6 +7,7 @@
 #   scripts/sanitize.sh BINARY ...            runs them on test binaries that were built elsewhere
 #   TOOLS="memcheck" scripts/sanitize.sh      one tool
 #   ONLY="merge look" scripts/sanitize.sh     some operations of the conformance suite
+#   STREAMS=on_the_default_stream scripts/sanitize.sh   that stream alone
 #   TRIGRAD_PART=0/4 scripts/sanitize.sh      a quarter of the suite's cases; 1/4, 2/4 and 3/4 are the others
 #
 # Environment: JOBS, processes side by side (default: half of the cores); LIMIT, seconds for one (default: 1800);
@@ -46,7 +47,7 @@ lines() { # what there is to run: TOOL BINARY OPERATION TEST
           others\ cuda_conformance*) ;;
           others*) echo "$tool $binary - -" ;;
           *cuda_conformance*)
-            for test in on_the_default_stream on_a_stream_of_its_own; do echo "$tool $binary $operation $test"; done
+            for test in ${STREAMS:-on_the_default_stream on_a_stream_of_its_own}; do echo "$tool $binary $operation $test"; done
             ;;
         esac
       done
