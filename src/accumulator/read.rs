@@ -63,6 +63,7 @@ impl<B: Backend> Accumulator<B> {
     /// As for [`read_out`](Self::read_out).
     pub fn to_vec<'i, T: Element>(&self, id: impl Into<Id<'i>>, reduce: Reduce) -> Result<Vec<T>> {
         let i = self.index(id)?;
+        self.checked()?;
         let mut out = self.backend.zeros::<T>(self.tensors[i].len)?;
         self.read_out(reduce, &mut [(i, B::view_mut(&mut out))])?;
         self.backend.download(B::view(&out))

@@ -88,6 +88,8 @@ fn quantize_item<T: Element>(simd: Simd, op: &Quantize, item: &mut Item<'_, Cpu,
         Rule::Stochastic { draw, clip } => {
             Method::Stochastic { at: draw.position(item.tensor, domain::TERNARY), clip: clip.map(f32::to_bits) }
         }
+        // A factor of -0 is 0; its bits are taken for a magnitude.
+        Rule::Threshold(Threshold::Mean(factor)) => Method::Threshold(Threshold::Mean(factor.abs())),
         Rule::Threshold(t) => Method::Threshold(t),
     };
     let size = op.grouping.size(n);

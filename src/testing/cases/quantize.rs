@@ -116,6 +116,7 @@ fn rules(rng: &mut Rng) -> Vec<Rule> {
         Threshold::TWN,
         Threshold::ABSMEAN,
         Threshold::Mean(0.0),
+        Threshold::Mean(-0.0),
         Threshold::Mean(1e30),
     ];
     rules.extend(thresholds.map(Rule::Threshold));
