@@ -44,12 +44,12 @@ if wants wgpu; then
   cargo clippy --lib --no-default-features --features wgpu -- -D warnings
   step "tests: wgpu and candle's gradients on it, on a real adapter or the software one"
   TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
-    cargo test --features wgpu,testing --lib --test 'wgpu_*' --test candle_wgpu
+    cargo test --features wgpu,testing --lib --test 'wgpu_*' --test candle_wgpu -- --show-output
 fi
 
 if wants cuda; then
   if ! command -v "${NVCC:-nvcc}" >/dev/null && [ ! -x "${CUDA_HOME:-/nonexistent}/bin/nvcc" ]; then
-    step "fetching a CUDA compiler into .cuda"
+    step "a CUDA compiler in .cuda, fetched if it is not there"
     [ -z "${TRIGRAD_NO_INSTALL:-}" ] || { echo "no nvcc: set CUDA_HOME or NVCC" >&2; exit 1; }
     eval "$(scripts/fetch-cuda.sh)"
   fi
@@ -57,7 +57,7 @@ if wants cuda; then
   step "clippy: CUDA, kernels compiled for every architecture"
   cargo clippy --all-targets --no-default-features --features cuda,testing -- -D warnings
   step "tests: CUDA (they say so where there is no card)"
-  cargo test --no-default-features --features cuda,testing --lib --test 'cuda_*'
+  cargo test --no-default-features --features cuda,testing --lib --test 'cuda_*' -- --show-output
 fi
 
 if wants docs; then

@@ -37,3 +37,8 @@ pub mod guide {}
 pub mod config {
     pub use crate::ternary::TernaryConfig;
 }
+
+/// The README's examples, compiled and run.
+#[cfg(all(doctest, feature = "candle"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
