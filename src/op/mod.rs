@@ -371,11 +371,11 @@ mod tests {
         assert!(valid(1, Some(0), 5) && valid(7, Some(4), 5));
         assert!(!valid(1, Some(5), 5) && !valid(1, Some(6), 5) && !valid(1, Some(0), 0));
         assert!(!valid(1, None, 5) && !valid(0, Some(0), 5));
-        let got = |first| match (Report { non_finite: 0, first, clipped: 0 }).validate(5) {
-            Err(Error::Parameter { got, .. }) => got,
-            _ => f64::NAN,
+        let got = |non_finite, first| match (Report { non_finite, first, clipped: 0 }).validate(5) {
+            Err(Error::Parameter { got, .. }) => got as i64,
+            _ => 0,
         };
-        assert_eq!(got(Some(3)).to_bits(), 3f64.to_bits());
+        assert_eq!([got(0, Some(3)), got(2, Some(7)), got(1, None)], [3, 7, -1]);
     }
 
     #[test]
