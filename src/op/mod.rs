@@ -316,3 +316,80 @@ pub(crate) fn within(first: u64, n: usize) -> Result<()> {
         end => Err(Error::Limit { what: "elements in a tensor", got: end.unwrap_or(u64::MAX), limit: ELEMENTS_MAX }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn micro_batches_end_at_two_to_the_24() {
+        let draw = Draw::new(1, 2).micro_batch(MICRO_BATCHES_MAX - 1);
+        assert_eq!(draw, Draw { seed: 1, step: 2, micro_batch: 0x00ff_ffff });
+        draw.validate().unwrap();
+        let e = draw.micro_batch(MICRO_BATCHES_MAX).validate().unwrap_err();
+        assert!(matches!(e, Error::Limit { got: 0x0100_0000, limit: 0x00ff_ffff, .. }), "{e}");
+    }
+
+    #[test]
+    fn groupings_by_hand() {
+        let block = Grouping::Block(BlockSize::new(64).unwrap());
+        assert_eq!([0, 1, 64, 65].map(|n| block.groups(n)), [0, 1, 1, 2]);
+        assert_eq!([0, 1, 65].map(|n| Grouping::Tensor.size(n)), [1, 1, 65]);
+        assert_eq!([0, 1, 65].map(|n| Grouping::Tensor.groups(n)), [0, 1, 1]);
+        assert_eq!([0, 3, 12].map(|n| Grouping::Row(3).groups(n)), [0, 1, 4]);
+        assert_eq!([0, 3, u64::MAX].map(|cols| Grouping::Row(cols).size(12)), [1, 3, usize::MAX]);
+        assert_eq!([block, Grouping::Tensor].map(|g| g.validate(7).is_ok()), [true; 2]);
+        for (cols, n, valid) in
+            [(3, 0, true), (3, 12, true), (3, 13, false), (3, 2, false), (0, 0, false), (0, 3, false)]
+        {
+            assert_eq!(Grouping::Row(cols).validate(n).is_ok(), valid, "{n} elements in rows of {cols}");
+        }
+        assert!([31, 32, 48, 4096, 8192].map(|b| BlockSize::new(b).is_ok()) == [false, true, false, true, false]);
+    }
+
+    #[test]
+    fn items_begin_with_a_group_and_end_within_what_a_tensor_can_have() {
+        let block = Grouping::Block(BlockSize::new(64).unwrap());
+        let valid = |first, grouping| span(first, 5, grouping).is_ok();
+        assert_eq!([0, 64, 32, 65].map(|first| valid(first, block)), [true, true, false, false]);
+        assert_eq!([0, 96, 32, 48].map(|first| valid(first, Grouping::Row(48))), [true, true, false, false]);
+        assert_eq!([0, 32, 33].map(|first| valid(first, Grouping::Tensor)), [true, true, false]);
+        assert!(valid(64, Grouping::Row(0)));
+        assert!(within(ELEMENTS_MAX - 5, 5).is_ok() && within(0, 0).is_ok());
+        let got = |first, n| match within(first, n) {
+            Err(Error::Limit { got, limit: ELEMENTS_MAX, .. }) => got,
+            _ => 0,
+        };
+        assert_eq!([got(ELEMENTS_MAX - 4, 5), got(u64::MAX, 5)], [ELEMENTS_MAX + 1, u64::MAX]);
+    }
+
+    /// A first element where there are any, and within the tensor.
+    #[test]
+    fn a_report_that_is_given_is_one_that_could_be_found() {
+        let valid = |non_finite, first, n| Report { non_finite, first, clipped: 3 }.validate(n).is_ok();
+        assert!(valid(0, None, 0) && valid(0, None, 5));
+        assert!(valid(1, Some(0), 5) && valid(7, Some(4), 5));
+        assert!(!valid(1, Some(5), 5) && !valid(1, Some(6), 5) && !valid(1, Some(0), 0));
+        assert!(!valid(1, None, 5) && !valid(0, Some(0), 5));
+        let got = |non_finite, first| match (Report { non_finite, first, clipped: 0 }).validate(5) {
+            Err(Error::Parameter { got, .. }) => got as i64,
+            _ => 0,
+        };
+        assert_eq!([got(0, Some(3)), got(2, Some(7)), got(1, None)], [3, 7, -1]);
+    }
+
+    #[test]
+    fn reports_merge_to_the_first_and_the_sum() {
+        let report = |non_finite, first, clipped| Report { non_finite, first, clipped };
+        let merged = |mut a: Report, b| {
+            a.merge(b);
+            a
+        };
+        let (a, b, none) = (report(2, Some(7), 1), report(3, Some(5), 4), report(0, None, 9));
+        assert_eq!(merged(a, b), report(5, Some(5), 5));
+        assert_eq!(merged(b, a), report(5, Some(5), 5));
+        assert_eq!([merged(a, none), merged(none, a)], [report(2, Some(7), 10); 2]);
+        let full = report(u64::MAX, None, u64::MAX);
+        assert_eq!(merged(full, a), report(u64::MAX, Some(7), u64::MAX));
+    }
+}

@@ -146,3 +146,40 @@ impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
         check().map_err(|e| e.in_tensor(format!("#{}", self.tensor)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Cpu;
+
+    #[test]
+    fn clip_is_a_matter_of_the_stochastic_rule() {
+        let draw = Draw::new(7, 1);
+        let op = Quantize::stochastic(draw).grouping(Grouping::Tensor);
+        assert_eq!(op, Quantize { grouping: Grouping::Tensor, rule: Rule::Stochastic { draw, clip: None } });
+        for c in [2.5, 3.0] {
+            let clipped = Rule::Stochastic { draw, clip: Some(c) };
+            assert_eq!(op.clip(1.0).clip(c), Quantize { grouping: Grouping::Tensor, rule: clipped });
+        }
+        let op = Quantize::threshold(Threshold::TWN);
+        assert_eq!(op.clip(2.5), op);
+    }
+
+    /// A row may be longer than the tensor, which then is empty: the one way to a group of that size in a test.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn clipped_groups_end_at_two_to_the_34() {
+        let op = Quantize::stochastic(Draw::new(7, 1));
+        let refused = |op: Quantize, cols| {
+            let (x, words, scales) = (&[0f32; 0][..], &mut [][..], &mut [][..]);
+            let item = Item::<Cpu, f32> { tensor: 0, first: 0, x, words, scales, report: 0 };
+            match item.validate(&op.grouping(Grouping::Row(cols))) {
+                Err(e) => matches!(*e.root(), Error::Limit { got, limit: CLIP_GROUP_MAX, .. } if got == cols),
+                Ok(()) => false,
+            }
+        };
+        let sizes = [CLIP_GROUP_MAX - 1, CLIP_GROUP_MAX, CLIP_GROUP_MAX + 1, 1 << 40];
+        assert_eq!(sizes.map(|cols| refused(op.clip(2.5), cols)), [false, false, true, true]);
+        assert_eq!(sizes.map(|cols| refused(op, cols)), [false; 4]);
+    }
+}

@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod packed;
+mod parts;
 mod quantize;
 mod read_out;
 mod threads;
@@ -103,4 +104,19 @@ fn bytes<T: Element>(x: &[T]) -> Vec<u8> {
 
 fn lengths() -> impl Iterator<Item = usize> {
     (0..600).step_by(7).chain([31, 32, 33, 64, 256, 288, 1024, 1056, 1311, 4096, 4097, 9000])
+}
+
+/// The fastest code first and the plain code last, each kind once: the comparisons above leave none out.
+#[test]
+fn every_kind_of_code_is_compared() {
+    let kinds: Vec<Simd> = Cpu::kinds().into_iter().map(|cpu| cpu.simd).collect();
+    assert_eq!(kinds.first(), Some(&Cpu::new().simd));
+    assert_eq!(kinds.iter().position(|simd| *simd == Simd::Plain), Some(kinds.len() - 1));
+    assert_eq!(fast().len(), kinds.len() - 1);
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        assert_eq!(kinds.iter().any(|simd| simd.name() == "AVX2"), avx2);
+    }
 }

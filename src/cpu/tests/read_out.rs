@@ -71,7 +71,7 @@ fn dequantize_agrees<T: Element>() {
             }
         }
         for grouping in groupings {
-            let scales: Vec<u16> = (0..grouping.groups(n)).map(|_| bits.next() as u16 & 0x7f7f).collect();
+            let scales: Vec<u16> = (0..grouping.groups(n)).map(|_| bits.next() as u16 & 0xff7f).collect();
             let run = |cpu: Cpu| {
                 let mut out = vec![T::from_f32_bits(0x4242_4242); n];
                 let item = dequantize::Item { words: &planes[..], scales: &scales[..], out: &mut out[..] };
