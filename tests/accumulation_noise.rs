@@ -1,6 +1,5 @@
 //! How far an adaptive sum is from the true one: every micro-batch rounds the sum again, on a grid that follows its largest
 //! magnitude, so the squared error over the squared sum grows in proportion to the number of micro-batches.
-#![expect(clippy::print_stdout, reason = "the guide quotes this table")]
 
 use trigrad::Result;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, Reduce, Spec};
