@@ -1,8 +1,11 @@
 //! What the suite does not see on an NVIDIA card: no driver, no memory, long tensors and lists, streams, contexts,
 //! threads, and graphs. `TRIGRAD_SMALL=1` leaves out what takes gigabytes, for compute-sanitizer.
 #![cfg(feature = "cuda")]
-#![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
 
+#[path = "common/card.rs"]
+mod card;
+
+use card::card;
 use cudarc::driver::CudaContext;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use half::bf16;
@@ -17,18 +20,6 @@ use trigrad::op::read_out::{self, ReadOut};
 use trigrad::op::reduce::SquaredNorm;
 use trigrad::op::{BlockSize, Draw, Grouping, Report};
 use trigrad::{Error, Result};
-
-/// The first card, or nothing where the machine has none; demanded, its absence is a failure.
-fn card() -> Option<Cuda> {
-    match Cuda::new(0) {
-        Ok(cuda) => Some(cuda),
-        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_CUDA").is_none() => {
-            println!("skipped: no CUDA device ({reason})");
-            None
-        }
-        Err(e) => panic!("{e}"),
-    }
-}
 
 fn small() -> bool {
     std::env::var_os("TRIGRAD_SMALL").is_some()

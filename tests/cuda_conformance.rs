@@ -2,22 +2,13 @@
 #![cfg(all(feature = "cuda", feature = "testing"))]
 #![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
 
+#[path = "common/card.rs"]
+mod card;
+
+use card::card;
 use cudarc::driver::CudaContext;
-use trigrad::Error;
 use trigrad::cuda::Cuda;
 use trigrad::testing::{Options, cases, conformance};
-
-/// The first card, or nothing where the machine has none; demanded, its absence is a failure.
-fn card() -> Option<Cuda> {
-    match Cuda::new(0) {
-        Ok(cuda) => Some(cuda),
-        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_CUDA").is_none() => {
-            println!("skipped: no CUDA device ({reason})");
-            None
-        }
-        Err(e) => panic!("{e}"),
-    }
-}
 
 /// Short tensors, for compute-sanitizer, which also wants one operation at a time: see `TRIGRAD_ONLY` below; and
 /// `TRIGRAD_PART=1/3` for the second of three parts.

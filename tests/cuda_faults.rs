@@ -1,9 +1,13 @@
 //! A kernel that fails while it runs, which the driver reports by a later call and which no call of its context survives:
 //! errors with fields, no panic, sums that are refused, and a card on which another process goes on.
 #![cfg(feature = "cuda")]
-#![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
+#![expect(clippy::panic, reason = "a test that fails may panic")]
 #![expect(unsafe_code, reason = "a kernel that fails on purpose has to be launched")]
 
+#[path = "common/card.rs"]
+mod card;
+
+use card::card;
 use cudarc::driver::{DriverError, LaunchConfig};
 use cudarc::nvrtc::Ptx;
 use std::process::Command;
@@ -14,18 +18,6 @@ use trigrad::{Error, Result};
 
 /// Set in the process that fails.
 const CHILD: &str = "TRIGRAD_FAULT_CHILD";
-
-/// The first card, or nothing where the machine has none; demanded, its absence is a failure.
-fn card() -> Option<Cuda> {
-    match Cuda::new(0) {
-        Ok(cuda) => Some(cuda),
-        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_CUDA").is_none() => {
-            println!("skipped: no CUDA device ({reason})");
-            None
-        }
-        Err(e) => panic!("{e}"),
-    }
-}
 
 /// Queues a kernel that ends in a trap.
 fn fault(cuda: &Cuda) -> std::result::Result<(), DriverError> {
