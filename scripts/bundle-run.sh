@@ -39,6 +39,15 @@ failures=()
 record() { # STATUS NAME
   if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); failures+=("$2"); fi
 }
+char_lm() { # NAME ARGS: the language model on the card
+  [ -x example/train_char_lm ] || return 0
+  local name=$1
+  shift
+  echo "== train_char_lm --device cuda $*"
+  example/train_char_lm --device cuda --text example/data/moby-dick/moby-dick.txt "$@" \
+    --json "$results/$name.json" --png "$results/$name.png"
+  record $? "$name"
+}
 part() { local p; for p in "${parts[@]}"; do [ "$p" = "$1" ] && return 0; done; return 1; }
 
 if part tests; then
@@ -74,21 +83,10 @@ if part examples; then
       --json "$results/train_fashion_$device.json" --png "$results/train_fashion_$device.png"
     record $? "train_fashion $device"
   done
-  if [ -x example/train_char_lm ]; then
-    echo "== train_char_lm --device cuda, in a short form"
-    example/train_char_lm --device cuda --seeds 1 --steps 10 --ways f32,8,4 --text example/data/moby-dick/moby-dick.txt \
-      --json "$results/train_char_lm.json" --png "$results/train_char_lm.png"
-    record $? "train_char_lm"
-  fi
+  char_lm train_char_lm --seeds 1 --steps 10 --ways f32,8,4
 fi
 if part training; then
-  for k in 8 32; do
-    [ -x example/train_char_lm ] || continue
-    echo "== train_char_lm --device cuda --micro-batches $k"
-    example/train_char_lm --device cuda --micro-batches $k --text example/data/moby-dick/moby-dick.txt \
-      --json "$results/train_char_lm_$k.json" --png "$results/train_char_lm_$k.png"
-    record $? "train_char_lm $k"
-  done
+  for k in 8 32; do char_lm "train_char_lm_$k" --micro-batches $k; done
 fi
 printf '%s\n' "${failures[@]/#/FAILED: }"
 echo "$passed passed, $failed failed"
