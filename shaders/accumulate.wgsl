@@ -10,6 +10,7 @@
 #include dispatch
 #include gradient
 #include draw
+#include guess
 #include scale
 #include block
 #include report
@@ -153,11 +154,12 @@ fn main(
     var e: array<u32, 32>;
     var old = 0u;
     var m = 0u;
+    var careful = false;
     if (live) {
         old = load_scale(g >> params.shift);
         e = load_weighted(g);
         var w = load_levels(g);
-        var careful = old >= SCALE_LARGE;
+        careful = old >= SCALE_LARGE;
 #if SOFT
         flush(&e);
 #end
@@ -181,20 +183,17 @@ fn main(
             m = max(m, e[$i] & 0x7fffffffu);
         }
 #end
-        if (careful || m >= SUM_CLOSE) {
+        careful = careful || m >= SUM_CLOSE;
+        if (careful) {
+            // These sums are decided in integers, here and below; what `e` holds is used for nothing.
             var found = 0u;
+            m = 0u;
             // From a zero that no compiler knows: unrolled, this rare loop would be most of the shader.
             for (var i = params.zero; i < 32u; i++) {
                 let sum = sum_element(g, i, old);
                 found |= select(0u, 1u << i, sum.found);
-#for j 0 32
-                e[$j] = select(e[$j], sum.v, i == $ju);
-#end
+                m = max(m, sum.v & 0x7fffffffu);
             }
-            m = 0u;
-#for i 0 32
-            m = max(m, e[$i] & 0x7fffffffu);
-#end
             if (found != 0u) {
                 report_found(found, 32u * g);
             }
@@ -206,36 +205,24 @@ fn main(
     }
 
     let words = group_words(g);
-    let draws = expand(words);
-    let one = 0x3f800000u | shared_bits(words);
-    let scale = guess_scale(s);
     var w: array<u32, WORDS>;
 #if BITS2
-    var closest = scale;
-    var kept = 0u;
-    var signs = 0u;
-    var d = 0.0f;
-#for p 0 16
-    d = guess(((draws[15 - $p] >> 8u) & 0x7fff00u) | one, scale, e[31 - 2 * $p]);
-    closest = min(closest, abs(d));
-    kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
-    signs = (signs << 1u) | (e[31 - 2 * $p] >> 31u);
-    d = guess(((draws[15 - $p] << 8u) & 0x7fff00u) | one, scale, e[30 - 2 * $p]);
-    closest = min(closest, abs(d));
-    kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
-    signs = (signs << 1u) | (e[30 - 2 * $p] >> 31u);
-#end
-    w[0] = kept & ~signs;
-    w[1] = kept & signs;
-    let unsure = closest <= guess_margin(scale);
+    let guess = guess_group(e, words, s);
+    w[0] = guess.kept & ~guess.signs;
+    w[1] = guess.kept & guess.signs;
+    var open = guess.open;
 #else
     // The level is the integer next to |v| / s + 1/2 - u. Its estimate t is off by at most 2^-18.1 at 4 bits, where
     // the quotient may be 7 and 1 / s be wrong by 2.5 units in the last place; at 8 bits the quotient's integer part
     // goes first, leaving an exact remainder, and what is left is off by less than 2^-21. Where t is not that close
     // to the middle between two integers, the nearest one is right, however the compiler groups or rounds.
     // Fields gather in floats, half a word above 2^23: exact integers.
+    let draws = expand(words);
+    let one = 0x3f800000u | shared_bits(words);
+    // Of a block whose scale is 0 nothing exceeds this one.
+    let scale = bitcast<f32>(select(s, 0x7e800000u, s == 0u));
     let inverse = 1.0f / scale;
-    var edge = 0.0f;
+    var edges: array<f32, 8>;
     var gathered = 0.0f;
 #for i 0 32
 #if BITS4
@@ -249,14 +236,14 @@ fn main(
 #if BITS4
         let t = a * inverse + (1.5f - bitcast<f32>(k));
         let l = round(t);
-        edge = max(edge, abs(t - l));
+        edges[$i / 4] = max(edges[$i / 4], abs(t - l));
         gathered += bitcast<f32>(bitcast<u32>(l) ^ (e[$i] & 0x80000000u)) * f32(1u << (4u * ($iu % 4u)));
 #else
         let c = round(a * inverse);
         let r = bitcast<f32>(bitcast<u32>(a - c * scale) ^ params.zero);
         let t = r * inverse + (1.5f - bitcast<f32>(k));
         let up = round(t);
-        edge = max(edge, abs(t - up));
+        edges[$i / 4] = max(edges[$i / 4], abs(t - up));
         gathered += bitcast<f32>(bitcast<u32>(c + up) ^ (e[$i] & 0x80000000u)) * f32(1u << (8u * ($iu % 2u)));
 #end
     }
@@ -274,10 +261,28 @@ fn main(
     w[$i] ^= TOPS;
 #end
 #end
-    let unsure = !(edge < EDGE);
+    var edge = edges[0];
+#for j 1 8
+    edge = max(edge, edges[$j]);
 #end
-    if (unsure || params.exact != 0u) {
+    var open = params.exact;
+    if (!(edge < EDGE)) {
+#for j 0 8
+        open |= select(1u << $ju, 0u, edges[$j] < EDGE);
+#end
+    }
+#end
+    if (careful) {
+        open = 0xffu;
+    }
+    if (open != 0u) {
+        // Integers decide, four elements at a time, where one of the four is too close: deciding all 32 would cost an
+        // eighth of the kernel's time on a card that is bound by instructions.
         for (var i = params.zero; i < 32u; i++) {
+            if (((open >> (i / 4u)) & 1u) == 0u) {
+                i += 3u;
+                continue;
+            }
             let l = round_level(sum_element(g, i, old).v, s, draw(words, i));
 #if BITS2
             w[0] = insertBits(w[0], u32(l > 0), i, 1u);

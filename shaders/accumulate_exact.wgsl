@@ -9,6 +9,7 @@
 #include dispatch
 #include gradient
 #include draw
+#include guess
 #include scale
 #include block
 #include report
@@ -77,35 +78,23 @@ fn main(
     }
 
     let w = group_words(g);
-    let draws = expand(w);
-    let one = 0x3f800000u | shared_bits(w);
-    let scale = guess_scale(s);
-    var closest = scale;
-    var kept = 0u;
-    var signs = 0u;
-    var d = 0.0f;
-#for p 0 16
-    d = guess(((draws[15 - $p] >> 8u) & 0x7fff00u) | one, scale, e[31 - 2 * $p]);
-    closest = min(closest, abs(d));
-    kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
-    signs = (signs << 1u) | (e[31 - 2 * $p] >> 31u);
-    d = guess(((draws[15 - $p] << 8u) & 0x7fff00u) | one, scale, e[30 - 2 * $p]);
-    closest = min(closest, abs(d));
-    kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
-    signs = (signs << 1u) | (e[30 - 2 * $p] >> 31u);
-#end
+    let guess = guess_group(e, w, s);
     // Under a scale of 0, which the caller may give, elements of any size lie.
-    kept = select(kept, 0u, s == 0u);
-    if (closest <= guess_margin(scale) || params.exact != 0u) {
-        kept = 0u;
+    var kept = select(guess.kept, 0u, s == 0u);
+    if (guess.open != 0u) {
         for (var i = params.zero; i < 32u; i++) {
+            if (((guess.open >> (i / 4u)) & 1u) == 0u) {
+                i += 3u;
+                continue;
+            }
+            kept &= ~(1u << i);
             let p = weighted_element(32u * g + i);
             let used = select(magnitude(p), 0u, out_of_range(magnitude(p)));
             kept |= select(0u, 1u << i, keep(used, s, draw(w, i)));
         }
     }
-    let plus = kept & ~signs;
-    let minus = kept & signs;
+    let plus = kept & ~guess.signs;
+    let minus = kept & guess.signs;
     let at = params.words + WORDS * g;
     for (var i = 0u; i < WORDS; i++) {
         let ones = (1u << FIELDS) - 1u;

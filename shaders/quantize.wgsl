@@ -9,7 +9,7 @@
 #include input
 #include draw
 #include scale
-#include trit
+#include guess
 #include block
 #include report
 #include scales
@@ -54,32 +54,21 @@ fn main(
     }
 
     let w = group_words(g);
-    let draws = expand(w);
-    let one = 0x3f800000u | shared_bits(w);
-    let scale = guess_scale(s);
-    var closest = scale;
-    var kept = 0u;
-    var signs = 0u;
-    var d = 0.0f;
-#for p 0 16
-    d = guess(((draws[15 - $p] >> 8u) & 0x7fff00u) | one, scale, e[31 - 2 * $p]);
-    closest = min(closest, abs(d));
-    kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
-    signs = (signs << 1u) | (e[31 - 2 * $p] >> 31u);
-    d = guess(((draws[15 - $p] << 8u) & 0x7fff00u) | one, scale, e[30 - 2 * $p]);
-    closest = min(closest, abs(d));
-    kept = (kept << 1u) | (bitcast<u32>(d) >> 31u);
-    signs = (signs << 1u) | (e[30 - 2 * $p] >> 31u);
-#end
-    if (closest <= guess_margin(scale) || params.exact != 0u) {
-        kept = 0u;
+    let guess = guess_group(e, w, s);
+    var kept = guess.kept;
+    if (guess.open != 0u) {
         for (var i = params.zero; i < 32u; i++) {
+            if (((guess.open >> (i / 4u)) & 1u) == 0u) {
+                i += 3u;
+                continue;
+            }
+            kept &= ~(1u << i);
             let value = magnitude(element(32u * g + i));
             let used = select(value, 0u, out_of_range(value));
             kept |= select(0u, 1u << i, keep(used, s, draw(w, i)));
         }
     }
-    let planes = vec2<u32>(kept & ~signs, kept & signs);
+    let planes = vec2<u32>(kept & ~guess.signs, kept & guess.signs);
 #if VECTOR
     words[params.words / 2u + g] = planes;
 #else

@@ -9,7 +9,7 @@
 #include input
 #include groups
 #include draw
-#include trit
+#include guess
 #include report
 @group(0) @binding(2) var<storage, read_write> words: array<u32>;
 @group(0) @binding(3) var<storage, read> rules: array<u32>;
@@ -56,21 +56,13 @@ fn main(
     var again = params.exact != 0u || !one_group;
     if (!again) {
         let clip = rules[at + 1u];
-        let scale = guess_scale(rules[at]);
-        let draws = expand(w);
-        let one = 0x3f800000u | shared_bits(w);
-        var closest = scale;
 #for i 0 32
-        {
-            let k = (select(draws[$i / 2] << 8u, draws[$i / 2] >> 8u, $i % 2 == 1) & 0x7fff00u) | one;
-            let m = e[$i] & 0x7fffffffu;
-            clipped += u32(m > clip);
-            let d = guess(k, scale, min(m, clip));
-            closest = min(closest, abs(d));
-            kept |= (bitcast<u32>(d) >> 31u) << $iu;
-        }
+        clipped += u32((e[$i] & 0x7fffffffu) > clip);
+        e[$i] = min(e[$i] & 0x7fffffffu, clip);
 #end
-        again = closest <= guess_margin(scale);
+        let guess = guess_group(e, w, rules[at]);
+        kept = guess.kept;
+        again = guess.open != 0u;
     }
     if (again) {
         kept = 0u;
