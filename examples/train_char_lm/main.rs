@@ -62,6 +62,9 @@ struct Args {
     /// Micro-batches a step.
     #[arg(long, default_value = "8")]
     micro_batches: NonZeroUsize,
+    /// Windows of text a micro-batch [default: 4].
+    #[arg(long)]
+    windows: Option<NonZeroUsize>,
     /// AdamW's step size at its highest [default: 0.003, or 0.0006 on CUDA].
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -109,7 +112,8 @@ fn main() -> Result<()> {
     #[cfg(feature = "cuda")]
     candle_core::cuda::set_gemm_reduced_precision_f32(true); // TF32, for all ways alike
     let text = text::Text::load(args.text.as_deref())?;
-    let size = if cuda { Size::LARGE } else { Size::SMALL };
+    let mut size = if cuda { Size::LARGE } else { Size::SMALL };
+    size.batch = args.windows.map_or(size.batch, NonZeroUsize::get);
     let steps = args.steps.map_or(if cuda { 100 } else { 200 }, NonZeroUsize::get);
     let (seeds, micro_batches) = (args.seeds.get(), args.micro_batches.get());
     let learning_rate = args.learning_rate.unwrap_or(if cuda { 6e-4 } else { 3e-3 });
