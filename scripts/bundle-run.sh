@@ -5,7 +5,8 @@
 #   ./run                tests, benches and examples in a short form: about six minutes
 #   ./run tests|bench|examples|sanitize|training    a part; several may be named. training: the language model at
 #                        full length, 8 and 32 micro-batches, hours
-#   ./run bench -- ARGS  arguments for the CUDA bench
+#   ./run bench -- ARGS  arguments for the CUDA bench. Where python3 has PyTorch, its peers run beside it; bitsandbytes and
+#                        torchao only where they are installed as well
 #
 # Environment: TRIGRAD_JSON_DIR, where benches and examples leave their JSON (default: ./results).
 set -uo pipefail
@@ -74,6 +75,13 @@ if part bench; then
     "$b" --json "$results/$(basename "$b").json" "${own[@]}"
     record $? "$b"
   done
+  if python3 -c 'import torch, triton' 2>/dev/null; then
+    echo "== bench/peers"
+    python3 bench/peers/gpu.py --json "$results/peers.json"
+    record $? peers
+  else
+    echo "== bench/peers: not run, since this machine's python3 has no PyTorch with Triton"
+  fi
 fi
 if part examples; then
   for device in cuda wgpu; do
