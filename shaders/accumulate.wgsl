@@ -1,6 +1,6 @@
 // Accumulate, adaptive: l' s' ~ l s + weight x, where the levels lie, in one pass.
 //
-// Mirrors: src/numerics/{draw,level,scale}.rs.
+// Mirrors: src/numerics/{draw,level,scale,trit}.rs.
 // Launch: a thread a group of 32 elements, 128 threads a workgroup; a block is 1 to 128 threads.
 // Buffers: x, n elements; levels, 2, 4 or 8 words a group, read and written; scales, 1 gathered-word a block, read and
 // written; reports.
@@ -185,7 +185,7 @@ fn main(
 #end
         careful = careful || m >= SUM_CLOSE;
         if (careful) {
-            // These sums are decided in integers, here and below; what `e` holds is used for nothing.
+            // These sums are made one by one, here and again below; what `e` holds is used for nothing.
             var found = 0u;
             m = 0u;
             // From a zero that no compiler knows: unrolled, this rare loop would be most of the shader.

@@ -62,9 +62,11 @@ fn main(
             report_found(found, 32u * g);
         }
         if (m > s) {
+            // What exceeds the scale is kept, as what equals it is, and |x| / s stays at most 1.
             var clipped = 0u;
 #for i 0 32
             clipped += u32((e[$i] & 0x7fffffffu) > s);
+            e[$i] = min(e[$i] & 0x7fffffffu, s) | (e[$i] & 0x80000000u);
 #end
             report_clipped(clipped);
         }
@@ -79,8 +81,7 @@ fn main(
 
     let w = group_words(g);
     let guess = guess_group(e, w, s);
-    // Under a scale of 0, which the caller may give, elements of any size lie.
-    var kept = select(guess.kept, 0u, s == 0u);
+    var kept = guess.kept;
     if (guess.open != 0u) {
         for (var i = params.zero; i < 32u; i++) {
             if (((guess.open >> (i / 4u)) & 1u) == 0u) {

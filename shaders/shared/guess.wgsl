@@ -1,18 +1,18 @@
 // The trits of a group by a float estimate, and which of them it leaves open. Mirrors src/numerics/trit.rs: `keep`.
 //
-// The sign of u - |x| / s decides where that is far enough from zero, and `keep` decides, in integers, where it is not.
-// Everything is times 2^-11, so that a difference that is far enough, from 2^-20 up, has an exponent of 96 to 127 and
-// with it bits 28 and 29: whether all have them is one conjunction. The estimate may be contracted, reassociated or
-// rounded in any way a compiler likes. With 1 / s off by 2.5 units in the last place, the difference is off by less than
-// 2^-21.6 + 2^-24 + 2^-22 < 2^-20 for |x| up to s, and by no more than the share 2^-21 of a larger one, which is
-// negative by more than that.
+// For |x| at most s, the sign of u - |x| / s decides where that is far enough from zero, and `keep` decides, in integers,
+// where it is not. Everything is times 2^-11, so that a difference that is far enough, at least 2^-20, has an exponent
+// of 96 to 116 and with it bits 28 and 29: whether all have them is one conjunction. The estimate may be contracted,
+// reassociated or rounded in any way a compiler likes: it is off by less than 2^-20.7, with 1 / s off by 2.5 units in the last
+// place and everything else by one. Where scales are so large or so small that a factor or product could be
+// subnormal and be flushed, integers decide.
 #include params
 #include draw
 #include trit
 
 const GUESS_ONE: u32 = 0x3a000000u;
 const GUESS_SURE: u32 = 0x30000000u;
-// From this scale on, 2^100, integers decide: its inverse times 2^-11 nears the subnormals.
+// 2^100: the inverse times 2^-11 of a scale from here on nears the subnormals. Below ZERO_LIMIT, |x| 2^-11 may be one.
 const GUESS_LARGE: u32 = 0x71800000u;
 
 struct Guess {
@@ -25,8 +25,8 @@ struct Guess {
 fn guess_group(e: array<u32, 32>, w: vec4<u32>, s: u32) -> Guess {
     let draws = expand(w);
     let one = GUESS_ONE | shared_bits(w);
-    // Under a scale of 0 nothing is kept, as under one that nothing comes near.
-    let inverse = 0x1p-11f / bitcast<f32>(select(s, 0x7e800000u, s < MIN_NORMAL));
+    // Under a scale of 0 every |x| is below 2^-90, and nothing is kept as under any other scale that is far above.
+    let inverse = 0x1p-11f / bitcast<f32>(select(s, 0x3f800000u, s < MIN_NORMAL));
     var sure = array<u32, 8>(
 #for j 0 8
         GUESS_SURE,
@@ -45,7 +45,7 @@ fn guess_group(e: array<u32, 32>, w: vec4<u32>, s: u32) -> Guess {
     kept = (kept << 1u) | (d >> 31u);
     signs = (signs << 1u) | (e[30 - 2 * $p] >> 31u);
 #end
-    var open = select(params.exact, 0xffu, s >= GUESS_LARGE || (s < MIN_NORMAL && s != 0u));
+    var open = select(params.exact, 0xffu, s >= GUESS_LARGE || (s < ZERO_LIMIT && s != 0u));
     var all = sure[0];
 #for j 1 8
     all &= sure[$j];
