@@ -30,9 +30,10 @@ fn fault(cuda: &Cuda) -> std::result::Result<(), DriverError> {
     Ok(())
 }
 
-/// The error of a driver that has lost its context.
+/// The error of a driver that has lost its context, of a tensor or of a call.
 fn lost<T>(what: &str, result: Result<T>) {
     match result {
+        Err(Error::InTensor { source, .. }) => lost(what, Err::<(), _>(*source)),
         Err(Error::Backend { backend: "cuda", call, message }) => {
             assert!(call.starts_with("cu") && message.starts_with("CUDA_ERROR_"), "{what}: {call}: {message}");
         }
