@@ -174,6 +174,8 @@ fn run_all(plan: &Plan<'_>, ways: &[Method], first_seed: u64, seeds: usize) -> R
             let (outcome, peak) =
                 memory::peak(&plan.device, || pool.install(|| train::run(plan, method, seed, || bar.inc(1))))?;
             let outcome = outcome.with_context(|| format!("{}, seed {seed}", method.name()))?;
+            // Hours of runs that are cut short have said this much.
+            bar.suspend(|| println!("{}, seed {seed}: validation loss {:.4}", method.name(), outcome.loss));
             done.lock().map_err(|_| anyhow::anyhow!("another run panicked"))?.push((seed, method, outcome, peak));
         }
         Ok(())
