@@ -184,7 +184,7 @@ fn compiler() -> PathBuf {
     candidates.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
         fail(
             "feature `cuda` needs nvcc 12.3 or newer, which is neither at NVCC nor under CUDA_HOME, CUDA_PATH or PATH: \
-             install the CUDA toolkit, or run `eval \"$(scripts/fetch-cuda.sh)\"`, which fetches the compiler alone",
+             install the CUDA toolkit, or run `eval \"$(scripts/fetch-cuda.sh)\"`, which fetches the compiler without a driver, 1.2 GB",
         )
     })
 }

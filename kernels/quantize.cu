@@ -1,11 +1,12 @@
 // Quantize: a gradient becomes packed planes and bf16 scales. Mirrors src/op/quantize.rs and src/cpu/quantize.rs.
 //
 // Blocks, one pass. Launch: one CTA of 128 threads for each 8192 (f32) or 16384 (f16, bf16) elements of each item; a lane
-// holds 32 elements.
+// holds 32 elements of each 4096.
 // Item: x = n elements; a = 2 ceil(n / 32) words of planes; b = ceil(n / block) bf16 scales; report. Every word is
 // written, bits past n are zero. Bytes an element: input + 1/4 + 2 / block.
 //
-// Rows and whole tensors, two passes: see group.cuh. c = scratch. Bytes an element: twice the input + 1/4.
+// Rows and whole tensors, two passes: see group.cuh. c = scratch. Bytes an element: twice the input + 1/4. Rows that are as
+// long as a block may be are blocks.
 //
 // Determinism: cross-backend.
 #include "group.cuh"

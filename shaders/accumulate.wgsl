@@ -2,7 +2,7 @@
 //
 // Mirrors: src/numerics/{draw,level,scale,trit}.rs.
 // Launch: a thread a group of 32 elements, 128 threads a workgroup; a block is 1 to 128 threads.
-// Buffers: x, n elements; levels, 2, 4 or 8 words a group, read and written; scales, 1 gathered-word a block, read and
+// Buffers: x, n elements; levels, 2, 4 or 8 words a group, read and written; scales, 1 half-word a block, read and
 // written; reports.
 // Invariants: |sum| <= l_max s', so every level fits its field; fields past n stay 0.
 // Determinism: cross-backend.
@@ -240,6 +240,7 @@ fn main(
         gathered += bitcast<f32>(bitcast<u32>(l) ^ (e[$i] & 0x80000000u)) * f32(1u << (4u * ($iu % 4u)));
 #else
         let c = round(a * inverse);
+        // Exact, and kept so: no compiler may join it with what follows.
         let r = bitcast<f32>(bitcast<u32>(a - c * scale) ^ params.zero);
         let t = r * inverse + (1.5f - bitcast<f32>(k));
         let up = round(t);

@@ -58,7 +58,8 @@ fn all_abilities() {
 fn no_abilities() {
     let mut options = webgpu::Options::default();
     (options.int64, options.subgroups) = (false, false);
-    suite(&options, &["quantize", "accumulate_adaptive", "accumulate_exact", "look"], 1, 1_100);
+    let operations = ["quantize", "accumulate_adaptive", "accumulate_exact", "look", "update_sgd", "update_adamw"];
+    suite(&options, &operations, 1, 1_100);
 }
 
 /// Every decision in integers, and f32 sums and products too.

@@ -12,7 +12,7 @@
 
 const GUESS_ONE: u32 = 0x3a000000u;
 const GUESS_SURE: u32 = 0x30000000u;
-// 2^100: the inverse times 2^-11 of a scale from here on nears the subnormals. Below ZERO_LIMIT, |x| 2^-11 may be one.
+// 2^100. For scales from here on 2^-11 / s nears the subnormals; for those below ZERO_LIMIT |x| 2^-11 does.
 const GUESS_LARGE: u32 = 0x71800000u;
 
 struct Guess {

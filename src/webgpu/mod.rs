@@ -3,7 +3,8 @@
 //! [`Wgpu`] is the device: [`Wgpu::new`] chooses an adapter, [`Wgpu::from_device`] takes the caller's own device and
 //! queue. It implements [`crate::backend::Memory`] and [`crate::backend::Backend`]; buffers stay on the GPU,
 //! operations are submitted and return at once, and only what reads a result to the host waits: `download`,
-//! `read_reports` and the reductions. [`View::new`] borrows a buffer that somebody else made, at any offset, and
+//! `read_reports` and the reductions. (An upload returns once its bytes are staged; where more than 64 MiB are on their
+//! way, once the oldest of them have arrived.) [`View::new`] borrows a buffer that somebody else made, at any offset, and
 //! [`Wgpu::record`] puts operations into the caller's own command encoder instead of submitting them.
 //!
 //! No feature beyond WebGPU's defaults is needed. 64-bit integers and subgroups are used where the adapter has them,
