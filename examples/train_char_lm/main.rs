@@ -74,7 +74,8 @@ struct Args {
     /// Write the loss curves to this file.
     #[arg(long, default_value = "train_char_lm.png")]
     png: PathBuf,
-    /// The ways to hold the sum that are compared; f32 is always the first.
+    /// The ways to hold the sum that are compared; f32 is always the first. 4+4 and 2+4: 4 or 2 bits, and what rounding
+    /// lost in a residual of 4.
     #[arg(long, value_delimiter = ',', default_value = "f32,bf16,8,4,2,exact")]
     ways: Vec<Method>,
     /// Another text.

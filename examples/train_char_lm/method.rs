@@ -14,27 +14,32 @@ pub(crate) enum Method {
     Dense(DType),
     /// Adaptive levels of this many bits.
     Adaptive(u32),
+    /// The same, with what rounding lost in a residual of 4 bits.
+    Feedback(u32),
     /// Exact counts of trits.
     Exact,
 }
 
 impl Method {
-    pub(crate) const ALL: [Method; 6] = [
+    pub(crate) const ALL: [Method; 8] = [
         Method::Dense(DType::F32),
         Method::Dense(DType::BF16),
         Method::Adaptive(8),
         Method::Adaptive(4),
         Method::Adaptive(2),
         Method::Exact,
+        Method::Feedback(4),
+        Method::Feedback(2),
     ];
 
     /// What it is called on the command line.
-    const NAMES: [&str; 6] = ["f32", "bf16", "8", "4", "2", "exact"];
+    const NAMES: [&str; 8] = ["f32", "bf16", "8", "4", "2", "exact", "4+4", "2+4"];
 
     pub(crate) fn name(self) -> String {
         match self {
             Method::Dense(dtype) => dtype.as_str().to_owned(),
             Method::Adaptive(bits) => format!("ternary, {bits} bits"),
+            Method::Feedback(bits) => format!("ternary, {bits} bits + 4 of residual"),
             Method::Exact => "exact counts".to_owned(),
         }
     }
@@ -42,7 +47,7 @@ impl Method {
     fn format(self, micro_batches: usize) -> Option<Format> {
         match self {
             Method::Dense(_) => None,
-            Method::Adaptive(bits) => Some(Format::Adaptive { bits }),
+            Method::Adaptive(bits) | Method::Feedback(bits) => Some(Format::Adaptive { bits }),
             Method::Exact => {
                 let bits = if micro_batches <= 7 {
                     4
@@ -82,8 +87,10 @@ impl Trainer {
         params: ParamsAdamW,
     ) -> Result<Self> {
         Ok(match (method.format(micro_batches), method) {
-            (Some(format), _) => {
-                let options = Options { config: Config { format, seed, ..Config::default() }, ..Options::default() };
+            (Some(format), method) => {
+                let residual_bits = matches!(method, Method::Feedback(_)).then_some(4);
+                let config = Config { format, seed, ..Config::default() };
+                let options = Options { config, residual_bits, ..Options::default() };
                 let sum = ModelGradients::from_varmap(vars, options)?;
                 Trainer::Ternary { adam: FusedOptimizer::adamw(&sum, params)?, sum, bytes: 0 }
             }
