@@ -67,7 +67,7 @@ if part tests; then
   done
 fi
 if part sanitize; then
-  LOGS="$results/sanitize" ./sanitize.sh raw/cuda_*
+  LOGS="$results/sanitize" ./sanitize.sh raw/cuda_* $(ls candle/candle_cuda 2>/dev/null)
   record $? sanitize
 fi
 if part bench; then

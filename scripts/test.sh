@@ -56,6 +56,10 @@ if wants cuda; then
   export TRIGRAD_KERNEL_CACHE="${TRIGRAD_KERNEL_CACHE:-$PWD/target/kernels}"
   step "clippy: CUDA, kernels compiled for every architecture"
   cargo clippy --all-targets --no-default-features --features cuda,testing -- -D warnings
+  step "clippy: CUDA with candle, whose own kernels are left empty"
+  # In a folder of its own: candle's build keeps what it once made, empty or not.
+  TRIGRAD_NVCC="${NVCC:-$(command -v nvcc || echo "${CUDA_HOME:-}/bin/nvcc")}" NVCC="$PWD/scripts/nvcc-without-candle.sh" \
+    cargo clippy --all-targets --features cuda,wgpu,testing --target-dir target/candle-kernels-empty -- -D warnings
   step "tests: CUDA (they say so where there is no card)"
   cargo test --no-default-features --features cuda,testing --lib --test 'cuda_*' -- --show-output
 fi

@@ -4,6 +4,8 @@
 
 #[path = "common/card.rs"]
 mod card;
+#[path = "common/far.rs"]
+mod far;
 
 use card::card;
 use cudarc::driver::CudaContext;
@@ -166,6 +168,19 @@ fn more_elements_than_32_bits_can_index() -> Result<()> {
         assert_eq!(near, expected, "around {i}");
     }
     Ok(())
+}
+
+#[test]
+fn accumulation_beyond_what_32_bits_can_index() -> Result<()> {
+    let Some(cuda) = card() else { return Ok(()) };
+    if small() {
+        return Ok(());
+    }
+    // 5.1 bytes an element: as many as 32 bits can not index where the card has the memory, else as 31 can not.
+    let free = cuda.stream().context().mem_get_info().unwrap().0;
+    let beyond = if free > 30_000_000_000 { 1usize << 32 } else { 1 << 31 };
+    let n = beyond + 4096 + 77;
+    far::far_apart(&cuda, n, &[5, beyond / 2 + 7, beyond + 3, n - 1])
 }
 
 #[test]

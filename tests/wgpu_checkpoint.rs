@@ -1,10 +1,6 @@
 //! Checkpoints between the CPU and a GPU: a run that is cut, saved and loaded on the other goes on with the same bits.
 #![cfg(feature = "wgpu")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test that fails may panic, one that is skipped says so"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, Reduce, Scales, Spec};
 use trigrad::backend::Backend;

@@ -8,6 +8,9 @@
     reason = "a test that fails may panic, one that is skipped says so"
 )]
 
+#[path = "common/far.rs"]
+mod far;
+
 use bytemuck::Pod;
 use half::f16;
 use trigrad::backend::{Backend, Memory};
@@ -224,6 +227,15 @@ fn splitting_and_folding_move_no_bit() {
         let parts = work(&device(&options).unwrap(), &x).unwrap();
         parts.equals(&whole, &format!("windows of {window} elements, {workgroups} workgroups in a dimension"));
     }
+}
+
+/// Blocks far apart have the bits that each has alone, whatever lies between.
+#[test]
+fn blocks_far_apart_are_what_each_is_alone() {
+    let (n, at) = (200_077, [5, 65_543, 131_075, 200_076]);
+    far::far_apart(&Cpu::new(), n, &at).unwrap();
+    let Some(gpu) = device(&Options::default()) else { return };
+    far::far_apart(&gpu, n, &at).unwrap();
 }
 
 /// A report's first index beyond 2^31, in a window of its own.

@@ -374,6 +374,47 @@ fn a_window_with_inf_is_skipped_on_the_card() -> Result<()> {
     Ok(())
 }
 
+/// What comes of a window whose second micro-batch has a NaN and an Inf, in a packed tensor or one kept in f32.
+fn under(policy: NonFinite, device: &Device, place: usize) -> Result<(Vec<String>, Vec<Vec<f32>>, State)> {
+    let options = Options { config: Config { non_finite: policy, ..four().config }, ..four() };
+    let mut run = Run::new(device, &options, true)?;
+    let mut said = Vec::new();
+    for k in 0..3 {
+        let mut store = gradients(&run.vars, k);
+        if k == 1 {
+            let var = &run.vars[place].1;
+            let mut bad = flat(store.get(var).unwrap());
+            let last = bad.len() - 1;
+            (bad[0], bad[last]) = (f32::NAN, f32::INFINITY);
+            let bad = Tensor::from_vec(bad, var.dims(), device)?.to_dtype(var.dtype())?;
+            store.insert(var, bad);
+        }
+        said.push(format!("{:?}", run.sum.consume(store, 1.0)));
+    }
+    said.push(format!("{:?}", run.sum.read_out().map(drop)));
+    said.push(format!("{:?}", run.optimizer.step(&mut run.sum)?));
+    Ok((said, values(&run.vars), state(&run.sum)))
+}
+
+#[test]
+fn non_finite_gradients_under_every_policy_are_what_they_are_on_the_cpu() -> Result<()> {
+    let policies = [NonFinite::Defer, NonFinite::Zero, NonFinite::Reject];
+    let places = [0, 1];
+    let all = || policies.into_iter().flat_map(|policy| places.map(|place| (policy, place)));
+    let expected: Vec<_> = all().map(|(policy, place)| under(policy, &CPU, place)).collect::<Result<_>>()?;
+    for ((policy, place), (said, ..)) in all().zip(&expected) {
+        let refused = said.iter().map(|s| s.starts_with("Err")).collect::<Vec<_>>();
+        let first = policy == NonFinite::Reject;
+        assert_eq!(refused, [false, first, false, policy == NonFinite::Defer, false], "{policy:?} {place}: {said:?}");
+        assert_eq!(said[4].contains("Skipped"), policy == NonFinite::Defer, "{said:?}");
+    }
+    let Some((device, _alone)) = card() else { return Ok(()) };
+    for ((policy, place), expected) in all().zip(expected) {
+        assert_eq!(under(policy, &device, place)?, expected, "{policy:?} {place}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_tensor_elsewhere_is_an_error_and_changes_nothing() -> Result<()> {
     let Some((device, _alone)) = card() else { return Ok(()) };
