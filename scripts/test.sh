@@ -54,6 +54,14 @@ if wants cuda; then
     eval "$(scripts/fetch-cuda.sh)"
   fi
   export TRIGRAD_KERNEL_CACHE="${TRIGRAD_KERNEL_CACHE:-$PWD/target/kernels}"
+  bare="$(dirname "$(command -v cargo)"):/usr/bin:/bin"
+  if ! PATH="$bare" command -v nvcc >/dev/null; then
+    step "without nvcc: one sentence says what to do, and docs.rs builds all the same"
+    without=(env -u NVCC -u CUDA_HOME -u CUDA_PATH PATH="$bare" cargo check --lib --no-default-features --features cuda --target-dir target/no-nvcc)
+    if said=$("${without[@]}" 2>&1); then echo "the feature cuda was built without nvcc" >&2; exit 1; fi
+    grep 'feature `cuda` needs nvcc' <<< "$said"
+    DOCS_RS=1 "${without[@]}"
+  fi
   step "clippy: CUDA, kernels compiled for every architecture"
   cargo clippy --all-targets --no-default-features --features cuda,testing -- -D warnings
   step "clippy: CUDA with candle, whose own kernels are left empty"

@@ -36,7 +36,8 @@ pub struct Options {
     /// What the loss is multiplied by.
     pub loss_scale: LossScale,
     /// Error feedback: what rounding lost is kept in so many bits (4 or 8) and added to the next micro-batch.
-    /// Adaptive formats only. Rounding is unbiased without it; what it buys is less noise.
+    /// Adaptive formats only. Rounding is unbiased without it; what it buys at 4 bits is less noise. Not for 2 bits: what
+    /// rounding to three values loses is as large as the sum, and fed back it adds noise (the guide has the figures).
     pub residual_bits: Option<u32>,
 }
 
