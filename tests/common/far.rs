@@ -18,7 +18,7 @@ use trigrad::op::{BlockSize, Draw, Grouping, Report};
 const BITS: u32 = 4;
 const BLOCK: usize = 64;
 
-/// A gradient of `n` elements: -2 at `at`, elsewhere 0.
+/// What comes of a gradient that is -2 at some places and 0 elsewhere.
 struct Sums<B: Backend> {
     levels: B::Buffer<u32>,
     scales: B::Buffer<u16>,
@@ -28,8 +28,8 @@ struct Sums<B: Backend> {
     reports: Vec<Report>,
 }
 
-/// Two micro-batches in adaptive levels, two in exact counts under scales of 2 where `at` lies, the levels read out, and
-/// a step of SGD from them. The tensor's elements from `first` on, `n` of them.
+/// Two micro-batches of a gradient that is -2 at `at` in adaptive levels, two in exact counts under scales of 2 in those
+/// blocks, a step of SGD from the levels, and these read out. The tensor's elements from `first` on, `n` of them.
 fn work<B: Backend>(b: &B, first: usize, n: usize, at: &[usize]) -> Result<Sums<B>> {
     let block = BlockSize::default();
     let mut x = b.zeros::<bf16>(n)?;
