@@ -2,13 +2,16 @@
 #![cfg(all(feature = "candle", feature = "wgpu"))]
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+#[path = "common/adapter.rs"]
+mod adapter;
+
+use adapter::device;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use std::collections::HashMap;
-use trigrad::Error;
 use trigrad::accumulator::{Config, Format, Reduce, Scales};
 use trigrad::candle::GradientAccumulator;
-use trigrad::webgpu::Wgpu;
+use trigrad::webgpu::Options;
 
 const SHAPES: [(&str, &[usize], DType); 3] =
     [("a", &[33, 70], DType::F32), ("b", &[5], DType::BF16), ("c", &[129, 8], DType::F16)];
@@ -39,14 +42,7 @@ fn bits(tensors: &HashMap<String, Tensor>) -> Vec<Vec<u32>> {
 
 #[test]
 fn the_bits_of_the_cpu() {
-    let gpu = match Wgpu::new() {
-        Ok(gpu) => gpu,
-        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_WGPU").is_none() => {
-            println!("skipped: no adapter ({reason})");
-            return;
-        }
-        other => other.unwrap(),
-    };
+    let Some(gpu) = device(&Options::default()) else { return };
     for format in
         [Format::Adaptive { bits: 4 }, Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.5 } }]
     {

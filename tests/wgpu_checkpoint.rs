@@ -2,11 +2,15 @@
 #![cfg(feature = "wgpu")]
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+#[path = "common/adapter.rs"]
+mod adapter;
+
+use adapter::device;
+use trigrad::Result;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, Reduce, Scales, Spec};
 use trigrad::backend::Backend;
 use trigrad::cpu::Cpu;
-use trigrad::webgpu::Wgpu;
-use trigrad::{Error, Result};
+use trigrad::webgpu::Options;
 
 const LENGTHS: [usize; 3] = [5000, 64, 1];
 
@@ -67,14 +71,7 @@ fn cut<A: Backend + Clone, B: Backend + Clone>(one: &A, other: &B, format: Forma
 
 #[test]
 fn a_hundred_steps_are_fifty_a_file_and_fifty_more_on_the_other() -> Result<()> {
-    let gpu = match Wgpu::new() {
-        Ok(gpu) => gpu,
-        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_WGPU").is_none() => {
-            println!("skipped: no adapter ({reason})");
-            return Ok(());
-        }
-        Err(e) => return Err(e),
-    };
+    let Some(gpu) = device(&Options::default()) else { return Ok(()) };
     let exact = Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.5 } };
     for format in [Format::Adaptive { bits: 4 }, Format::Adaptive { bits: 8 }, exact] {
         cut(&Cpu::new(), &gpu, format, "from the CPU")?;

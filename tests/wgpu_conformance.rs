@@ -4,23 +4,14 @@
 //! `TRIGRAD_REQUIRE_WGPU=1`: a machine without an adapter fails instead of saying so. `TRIGRAD_ONLY=merge,look`: only
 //! these operations. `TRIGRAD_LONG=1`: long tensors on a software adapter too.
 #![cfg(all(feature = "wgpu", feature = "testing"))]
-#![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
+#![expect(clippy::print_stdout, reason = "the suite says what it covered")]
 
-use trigrad::Error;
+#[path = "common/adapter.rs"]
+mod adapter;
+
+use adapter::device;
 use trigrad::testing::{Options, cases, conformance};
-use trigrad::webgpu::{self, Wgpu};
-
-/// A device, or nothing where the machine has none; demanded, its absence is a failure.
-fn device(options: &webgpu::Options) -> Option<Wgpu> {
-    match Wgpu::with(options) {
-        Ok(gpu) => Some(gpu),
-        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_WGPU").is_none() => {
-            println!("skipped: no adapter ({reason})");
-            None
-        }
-        Err(e) => panic!("{e}"),
-    }
-}
+use trigrad::webgpu;
 
 /// Runs operations with a seed; on a software adapter, which compiles and runs shaders on the CPU, with tensors of
 /// at most `short` elements: every case all the same.

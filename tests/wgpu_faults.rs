@@ -1,31 +1,22 @@
 //! What goes wrong around a wgpu device: sizes that no memory has, and many threads with an accumulator each. A lost
 //! device is in wgpu_device.rs.
 #![cfg(feature = "wgpu")]
-#![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
 
+#[path = "common/adapter.rs"]
+mod adapter;
+
+use adapter::device;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Scales, Spec, State};
 use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;
 use trigrad::webgpu::{Options, Wgpu};
 use trigrad::{Error, Result};
 
-/// A device, or nothing where the machine has none; demanded, its absence is a failure.
-fn device() -> Option<Wgpu> {
-    match Wgpu::with(&Options::default()) {
-        Ok(gpu) => Some(gpu),
-        Err(Error::NoDevice { reason, .. }) if std::env::var_os("TRIGRAD_REQUIRE_WGPU").is_none() => {
-            println!("skipped: no adapter ({reason})");
-            None
-        }
-        Err(e) => panic!("{e}"),
-    }
-}
-
 /// A length times the size of an element may not fit 64 bits: nothing wraps around to a buffer that is shorter than
 /// it says.
 #[test]
 fn absurd_sizes_are_refused_and_the_device_goes_on() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = device(&Options::default()) else { return };
     for len in [usize::MAX, usize::MAX / 4, (usize::MAX / 4) + 1, 1 << 62, 1 << 48] {
         let e = gpu.zeros::<u32>(len).map(drop).unwrap_err();
         assert!(matches!(e, Error::Limit { .. } | Error::OutOfMemory { .. }), "{len}: {e}");
@@ -52,7 +43,7 @@ fn work<B: Backend + Clone>(backend: &B, worker: u32, format: Format) -> Result<
 
 #[test]
 fn threads_share_a_device_with_an_accumulator_each() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = device(&Options::default()) else { return };
     let format = |worker: u32| match worker % 2 {
         0 => Format::Adaptive { bits: 4 },
         _ => Format::Exact { bits: 8, scales: Scales::FirstLook { headroom: 2.0 } },
@@ -75,7 +66,7 @@ fn threads_share_a_device_with_an_accumulator_each() {
 /// Each thread's poll ends what another waits for, and may call the other's callback after the other has woken up.
 #[test]
 fn many_threads_download_at_once() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = device(&Options::default()) else { return };
     std::thread::scope(|scope| {
         for worker in 0..16u32 {
             let gpu = &gpu;

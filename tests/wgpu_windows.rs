@@ -1,0 +1,203 @@
+//! Tensors that a wgpu device takes in parts, and dispatches folded to two dimensions: the bits of one dispatch.
+#![cfg(feature = "wgpu")]
+
+#[path = "common/adapter.rs"]
+mod adapter;
+#[path = "common/far.rs"]
+mod far;
+#[path = "common/given.rs"]
+mod given;
+
+use adapter::device;
+use bytemuck::Pod;
+use given::{adaptive, gradient, rules};
+use half::f16;
+use trigrad::Result;
+use trigrad::backend::Backend;
+use trigrad::cpu::Cpu;
+use trigrad::numerics::pack::words;
+use trigrad::numerics::update::{AdamWTerms, SgdTerms};
+use trigrad::op::accumulate::{AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
+use trigrad::op::check::{self, Check};
+use trigrad::op::dequantize::{self, Dequantize};
+use trigrad::op::quantize::Item;
+use trigrad::op::read_out::{self, ReadOut};
+use trigrad::op::reduce::SquaredNorm;
+use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
+use trigrad::op::{BlockSize, Draw, Grouping, Report};
+use trigrad::webgpu::Options;
+
+/// What a gradient comes to, operation by operation: the bits of each output.
+#[derive(Debug, Default)]
+struct Outcome {
+    outputs: Vec<(&'static str, Vec<u32>)>,
+    reports: Vec<Report>,
+}
+
+impl Outcome {
+    fn keep<B: Backend, T: Pod + Send + Sync>(
+        &mut self,
+        backend: &B,
+        name: &'static str,
+        view: B::View<'_, T>,
+    ) -> Result<()> {
+        let values = backend.download(view)?;
+        let bits =
+            values.iter().map(|v| bytemuck::bytes_of(v).iter().rev().fold(0, |bits, b| bits << 8 | u32::from(*b)));
+        self.outputs.push((name, bits.collect()));
+        Ok(())
+    }
+
+    /// Panics at the first output that differs.
+    fn equals(&self, other: &Self, what: &str) {
+        assert_eq!(self.outputs.len(), other.outputs.len());
+        for ((name, one), (_, two)) in self.outputs.iter().zip(&other.outputs) {
+            let differs = one.iter().zip(two).position(|(a, b)| a != b);
+            assert_eq!((one.len(), differs), (two.len(), None), "{what}: {name}");
+        }
+        assert_eq!(self.reports, other.reports, "{what}");
+    }
+}
+
+/// Every operation that takes or gives a tensor, one after the other.
+fn work<B: Backend>(b: &B, x: &[f32]) -> Result<Outcome> {
+    let (n, block) = (x.len(), BlockSize::default());
+    let mut out = Outcome::default();
+    let given = b.upload(x)?;
+    let mut levels = b.zeros::<u32>(words(n, 4))?;
+    let mut scales = b.zeros::<u16>(block.blocks(n))?;
+    let mut reports = b.reports(5)?;
+    for micro_batch in 0..2 {
+        let mut op = adaptive();
+        op.draw = op.draw.micro_batch(micro_batch);
+        let item = AdaptiveItem {
+            tensor: 4,
+            first: 64,
+            x: B::view(&given),
+            levels: B::view_mut(&mut levels),
+            scales: B::view_mut(&mut scales),
+            report: 1,
+        };
+        b.accumulate_adaptive(&op, &mut [item], &mut reports)?;
+    }
+    out.keep(b, "levels", B::view(&levels))?;
+    out.keep(b, "scales", B::view(&scales))?;
+    for op in rules() {
+        let mut packed = b.zeros::<u32>(words(n, 2))?;
+        let mut plane_scales = b.zeros::<u16>(op.grouping.groups(n))?;
+        let (tensor, first) = (1, 0);
+        let (words, scales) = (B::view_mut(&mut packed), B::view_mut(&mut plane_scales));
+        let item = Item { tensor, first, x: B::view(&given), words, scales, report: 0 };
+        b.quantize(&op, &mut [item], &mut reports)?;
+        out.keep(b, "planes", B::view(&packed))?;
+        out.keep(b, "scales of planes", B::view(&plane_scales))?;
+        let mut floats = b.zeros::<f16>(n)?;
+        let op = Dequantize { grouping: op.grouping };
+        let (words, scales) = (B::view(&packed), B::view(&plane_scales));
+        b.dequantize(&op, &mut [dequantize::Item { words, scales, out: B::view_mut(&mut floats) }])?;
+        out.keep(b, "dequantized", B::view(&floats))?;
+    }
+
+    // A window of exact counts: scales from a look, two micro-batches, merged with themselves.
+    let mut seen = b.zeros::<u16>(block.blocks(n))?;
+    let item = LookItem { x: B::view(&given), seen: B::view_mut(&mut seen), report: 2 };
+    b.look(&Look { block, weight: 0.75 }, &mut [item], &mut reports)?;
+    let mut window = b.zeros::<u16>(block.blocks(n))?;
+    b.window_scales(&WindowScales { headroom: 0.5 }, B::view(&seen), B::view_mut(&mut window))?;
+    out.keep(b, "seen", B::view(&seen))?;
+    let mut counts = b.zeros::<u32>(words(n, 8))?;
+    b.clear(B::view_mut(&mut seen))?;
+    for held in 0..2 {
+        let item = ExactItem {
+            tensor: 4,
+            first: 64,
+            x: B::view(&given),
+            counts: B::view_mut(&mut counts),
+            scales: B::view(&window),
+            seen: B::view_mut(&mut seen),
+            report: 3,
+        };
+        let op = Exact { bits: 8, block, draw: Draw::new(3, 5).micro_batch(held), weight: 0.75, held };
+        b.accumulate_exact(&op, &mut [item], &mut reports)?;
+    }
+    let mut merged = b.zeros::<u32>(words(n, 8))?;
+    b.merge(&Merge { bits: 8, held: 0, added: 2 }, B::view(&counts), B::view_mut(&mut merged))?;
+    b.merge(&Merge { bits: 8, held: 2, added: 2 }, B::view(&counts), B::view_mut(&mut merged))?;
+    out.keep(b, "counts", B::view(&counts))?;
+    out.keep(b, "seen by counts", B::view(&seen))?;
+    out.keep(b, "merged", B::view(&merged))?;
+
+    let mut sums = b.zeros::<f32>(n)?;
+    for (bits, levels, scales) in [(4, &levels, &scales), (8, &merged, &window)] {
+        let (into, levels_view) = (B::view_mut(&mut sums), B::view(levels));
+        let item = read_out::Item { levels: levels_view, scales: B::view(scales), out: into, guard: None };
+        b.read_out(&ReadOut { bits, block, factor: 0.5 }, &mut [item], None)?;
+        out.keep(b, "read out", B::view(&sums))?;
+        let norm = SquaredNorm { bits, grouping: Grouping::Block(block), n };
+        let norm = b.squared_norm(&norm, B::view(levels), B::view(scales))?.to_bits();
+        out.outputs.push(("squared norm", vec![norm as u32, (norm >> 32) as u32]));
+    }
+    let item = check::Item { x: B::view(&given), first: 64, report: 4 };
+    b.check(&Check { weight: 1.0 }, &[item], &mut reports)?;
+
+    let source = Source { bits: 4, block, factor: 0.5, draw: Draw::new(6, 7) };
+    let mut weights = b.upload(&vec![half::bf16::from_f32(0.3); n])?;
+    let (mut one, mut two) = (b.zeros::<f32>(n)?, b.zeros::<f32>(n)?);
+    for step in 1..3 {
+        let item = AdamWItem {
+            tensor: 2,
+            first: 0,
+            gradient: Gradient::Packed { levels: B::view(&levels), scales: B::view(&scales) },
+            weights: B::view_mut(&mut weights),
+            first_moment: B::view_mut(&mut one),
+            second_moment: B::view_mut(&mut two),
+        };
+        let op = AdamW { source, terms: AdamWTerms::new(0.01, (0.9, 0.99), 1e-8, 0.1, step) };
+        b.update_adamw(&op, &mut [item], None)?;
+    }
+    let item = SgdItem {
+        tensor: 3,
+        first: 0,
+        gradient: Gradient::Dense(B::view(&two)),
+        weights: B::view_mut(&mut weights),
+        momentum: Some(B::view_mut(&mut one)),
+    };
+    let terms = SgdTerms { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
+    b.update_sgd(&Sgd { source, terms, nesterov: true }, &mut [item], None)?;
+    out.keep(b, "weights", B::view(&weights))?;
+    out.keep(b, "momentum", B::view(&one))?;
+    out.keep(b, "second moment", B::view(&two))?;
+    out.reports = b.read_reports(&reports)?;
+    Ok(out)
+}
+
+/// Tensors split into windows, dispatches folded to two dimensions, and both, give the bits of one dispatch and of the
+/// CPU, in every operation.
+#[test]
+fn splitting_and_folding_move_no_bit() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let mut x = gradient(263_000);
+    x[200_001] = f32::NAN;
+    x[70_000] = f32::INFINITY;
+    let whole = work(&gpu, &x).unwrap();
+    assert_eq!(whole.reports[1], Report { non_finite: 4, first: Some(70_064), clipped: 0 });
+    assert_eq!(whole.reports[0].first, Some(70_000));
+    assert_eq!(whole.reports[4], Report { non_finite: 2, first: Some(70_064), clipped: 0 });
+    assert!(whole.reports[3].clipped > 0);
+    whole.equals(&work(&Cpu::new(), &x).unwrap(), "the CPU");
+    for (window, workgroups) in [(65_536, u32::MAX), (1 << 31, 67), (131_072, 47)] {
+        let mut options = Options::default();
+        (options.window, options.workgroups) = (window, workgroups);
+        let parts = work(&device(&options).unwrap(), &x).unwrap();
+        parts.equals(&whole, &format!("windows of {window} elements, {workgroups} workgroups in a dimension"));
+    }
+}
+
+/// Blocks far apart have the bits that each has alone, whatever lies between.
+#[test]
+fn blocks_far_apart_are_what_each_is_alone() {
+    let (n, at) = (200_077, [5, 65_543, 131_075, 200_076]);
+    far::far_apart(&Cpu::new(), n, &at).unwrap();
+    let Some(gpu) = device(&Options::default()) else { return };
+    far::far_apart(&gpu, n, &at).unwrap();
+}
