@@ -1,10 +1,10 @@
 //! What is compiled besides Rust: CUDA kernels (feature `cuda`) and WGSL shaders (feature `wgpu`).
 //! Any failure ends the build with a sentence that says what to do.
 
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(any(feature = "cuda-kernels", feature = "wgpu"))]
 #[path = "build/constants.rs"]
 mod constants;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-kernels")]
 #[path = "build/kernels.rs"]
 mod kernels;
 #[cfg(feature = "wgpu")]
@@ -13,7 +13,7 @@ mod shaders;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-kernels")]
     kernels::build();
     #[cfg(feature = "wgpu")]
     shaders::build();

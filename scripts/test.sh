@@ -74,7 +74,8 @@ fi
 
 if wants docs; then
   step "documentation, warnings denied"
-  RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --no-default-features --features candle,wgpu,testing
+  # As docs.rs does: with CUDA, and without its compiler.
+  DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --no-default-features --features candle,cuda-kernels,wgpu,testing
   step "package"
   cargo package --no-verify --allow-dirty
 fi

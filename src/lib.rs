@@ -6,7 +6,7 @@ pub mod backend;
 pub mod candle;
 pub mod checkpoint;
 pub mod cpu;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-kernels")]
 pub mod cuda;
 pub mod device;
 pub mod error;

@@ -37,6 +37,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use train::{Outcome, Plan};
+use trigrad::op::BlockSize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum On {
@@ -62,6 +63,9 @@ struct Args {
     /// Micro-batches a step.
     #[arg(long, default_value = "8")]
     micro_batches: NonZeroUsize,
+    /// Elements that share a scale: a power of two from 32 to 4096.
+    #[arg(long, default_value = "64")]
+    block: u32,
     /// Windows of text a micro-batch [default: 4].
     #[arg(long)]
     windows: Option<NonZeroUsize>,
@@ -118,7 +122,8 @@ fn main() -> Result<()> {
     let steps = args.steps.map_or(if cuda { 100 } else { 200 }, NonZeroUsize::get);
     let (seeds, micro_batches) = (args.seeds.get(), args.micro_batches.get());
     let learning_rate = args.learning_rate.unwrap_or(if cuda { 6e-4 } else { 3e-3 });
-    let plan = Plan { text: &text, size, steps, micro_batches, learning_rate, device };
+    let block = BlockSize::new(args.block)?;
+    let plan = Plan { text: &text, size, steps, micro_batches, block, learning_rate, device };
     let mut ways = vec![Method::ALL[0]];
     ways.extend(args.ways.iter().filter(|way| **way != Method::ALL[0]));
     println!(
@@ -148,7 +153,7 @@ fn main() -> Result<()> {
     if let Some(path) = &args.json {
         let all = json!({
             "example": "train_char_lm", "device": format!("{:?}", args.device).to_lowercase(), "steps": steps,
-            "first_seed": args.first_seed, "seeds": seeds, "micro_batches": micro_batches, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
+            "first_seed": args.first_seed, "seeds": seeds, "micro_batches": micro_batches, "block": args.block, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
             "context": size.context, "layers": size.layers, "width": size.width, "seconds": seconds,
             "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
             "methods": results.iter().map(|r| report(r, &results[0])).collect::<Vec<_>>(),

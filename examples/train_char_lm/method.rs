@@ -1,5 +1,6 @@
 //! The ways to hold the sum of a step's gradients that are compared.
 
+use crate::train::Plan;
 use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
@@ -79,17 +80,11 @@ pub(crate) enum Trainer {
 }
 
 impl Trainer {
-    pub(crate) fn new(
-        method: Method,
-        seed: u64,
-        vars: &VarMap,
-        micro_batches: usize,
-        params: ParamsAdamW,
-    ) -> Result<Self> {
-        Ok(match (method.format(micro_batches), method) {
+    pub(crate) fn new(method: Method, seed: u64, vars: &VarMap, plan: &Plan<'_>, params: ParamsAdamW) -> Result<Self> {
+        Ok(match (method.format(plan.micro_batches), method) {
             (Some(format), method) => {
                 let residual_bits = matches!(method, Method::Feedback(_)).then_some(4);
-                let config = Config { format, seed, ..Config::default() };
+                let config = Config { format, seed, block: plan.block, ..Config::default() };
                 let options = Options { config, residual_bits, ..Options::default() };
                 let sum = ModelGradients::from_varmap(vars, options)?;
                 Trainer::Ternary { adam: FusedOptimizer::adamw(&sum, params)?, sum, bytes: 0 }

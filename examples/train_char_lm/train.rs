@@ -9,6 +9,7 @@ use candle_nn::{ParamsAdamW, VarMap};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use std::time::{Duration, Instant};
+use trigrad::op::BlockSize;
 
 /// Windows of the text held back.
 const VALIDATION: usize = 64;
@@ -19,6 +20,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) size: Size,
     pub(crate) steps: usize,
     pub(crate) micro_batches: usize,
+    /// Elements that share a scale.
+    pub(crate) block: BlockSize,
     /// AdamW's step size at its highest.
     pub(crate) learning_rate: f64,
     pub(crate) device: Device,
@@ -45,7 +48,7 @@ pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -
     let vars = VarMap::new();
     let model = Transformer::new(&vars, plan.text.symbols, plan.size, &mut rng, &plan.device)?;
     let params = ParamsAdamW { beta2: 0.99, weight_decay: 0.1, ..ParamsAdamW::default() };
-    let mut trainer = Trainer::new(method, seed, &vars, plan.micro_batches, params)?;
+    let mut trainer = Trainer::new(method, seed, &vars, plan, params)?;
     let (mut total, mut adding) = (Duration::ZERO, Duration::ZERO);
     let mut curve = Vec::new();
     let every = (plan.steps / 5).max(1);

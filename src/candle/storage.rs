@@ -102,9 +102,9 @@ pub(crate) fn tensor<T: Shared>(buffer: Buffer<T>, shape: &[usize], device: &can
         Buffer::Cpu(x) => Ok(Tensor::from_vec(x, shape, device)?),
         #[cfg(feature = "cuda")]
         Buffer::Cuda(x) => super::cuda::tensor(x, shape, device),
-        #[cfg(feature = "wgpu")]
-        Buffer::Wgpu(_) => {
-            let (expected, got) = ("a device that candle has too".to_owned(), "wgpu".to_owned());
+        #[cfg(any(feature = "wgpu", all(feature = "cuda-kernels", not(feature = "cuda"))))]
+        _ => {
+            let (expected, got) = ("a device that candle has too".to_owned(), "a device without candle".to_owned());
             Err(Error::WrongDevice { expected, got })
         }
     }

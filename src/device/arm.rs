@@ -3,7 +3,7 @@
 use super::{Buffer, Device, Reports, View, ViewMut};
 use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-kernels")]
 use crate::cuda::Cuda;
 use crate::error::Result;
 #[cfg(feature = "wgpu")]
@@ -16,7 +16,7 @@ macro_rules! on {
     ($enum:ident($held:ident) = $value:expr => $e:expr) => {
         match $value {
             $enum::Cpu($held) => $e,
-            #[cfg(feature = "cuda")]
+            #[cfg(feature = "cuda-kernels")]
             $enum::Cuda($held) => $e,
             #[cfg(feature = "wgpu")]
             $enum::Wgpu($held) => $e,
@@ -28,7 +28,7 @@ macro_rules! on {
                 type $backend = $crate::cpu::Cpu;
                 $e
             }
-            #[cfg(feature = "cuda")]
+            #[cfg(feature = "cuda-kernels")]
             $enum::Cuda($held) => {
                 type $backend = $crate::cuda::Cuda;
                 $e
@@ -46,7 +46,7 @@ pub(super) use on;
 /// From one backend's own buffers, views and reports to those of [`Device`], and back where they are its own.
 pub(super) trait Arm: Backend + Sized {
     /// The kind of device, for messages.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    #[cfg(any(feature = "cuda-kernels", feature = "wgpu"))]
     const KIND: &'static str;
     fn wrap<T: Pod + Send + Sync>(buffer: Self::Buffer<T>) -> Buffer<T>;
     fn wrap_view<T: Pod + Send + Sync>(view: Self::View<'_, T>) -> View<'_, T>;
@@ -63,7 +63,7 @@ macro_rules! own {
     ($backend:expr, $enum:ident::$arm:ident($held:ident) = $value:expr => $e:expr) => {
         match $value {
             $enum::$arm($held) => Ok($e),
-            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            #[cfg(any(feature = "cuda-kernels", feature = "wgpu"))]
             other => {
                 let got = on!($enum(_held): B = other => <B as Arm>::KIND).to_owned();
                 Err($crate::error::Error::WrongDevice { expected: $backend.name(), got })
@@ -81,7 +81,7 @@ macro_rules! arm {
         }
 
         impl Arm for $backend {
-            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            #[cfg(any(feature = "cuda-kernels", feature = "wgpu"))]
             const KIND: &'static str = $kind;
             fn wrap<T: Pod + Send + Sync>(buffer: Self::Buffer<T>) -> Buffer<T> {
                 Buffer::$arm(buffer)
@@ -112,7 +112,7 @@ macro_rules! arm {
 }
 
 arm!(Cpu, Cpu, "cpu");
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-kernels")]
 arm!(Cuda, Cuda, "cuda");
 #[cfg(feature = "wgpu")]
 arm!(Wgpu, Wgpu, "wgpu");

@@ -19,7 +19,7 @@ mod operations;
 
 use crate::backend::Memory;
 use crate::cpu::Cpu;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-kernels")]
 use crate::cuda::Cuda;
 #[cfg(feature = "wgpu")]
 use crate::webgpu::Wgpu;
@@ -32,7 +32,7 @@ pub enum Device {
     /// The CPU.
     Cpu(Cpu),
     /// An NVIDIA card.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-kernels")]
     Cuda(Cuda),
     /// Any GPU, through wgpu.
     #[cfg(feature = "wgpu")]
@@ -45,7 +45,7 @@ pub enum Buffer<T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::Buffer<T>),
     /// On an NVIDIA card.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-kernels")]
     Cuda(<Cuda as Memory>::Buffer<T>),
     /// In a wgpu buffer.
     #[cfg(feature = "wgpu")]
@@ -59,7 +59,7 @@ pub enum View<'a, T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::View<'a, T>),
     /// On an NVIDIA card.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-kernels")]
     Cuda(<Cuda as Memory>::View<'a, T>),
     /// In a wgpu buffer.
     #[cfg(feature = "wgpu")]
@@ -72,7 +72,7 @@ pub enum ViewMut<'a, T: Pod + Send + Sync> {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::ViewMut<'a, T>),
     /// On an NVIDIA card.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-kernels")]
     Cuda(<Cuda as Memory>::ViewMut<'a, T>),
     /// In a wgpu buffer.
     #[cfg(feature = "wgpu")]
@@ -85,7 +85,7 @@ pub enum Reports {
     /// In CPU memory.
     Cpu(<Cpu as Memory>::Reports),
     /// On an NVIDIA card.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-kernels")]
     Cuda(<Cuda as Memory>::Reports),
     /// In a wgpu buffer.
     #[cfg(feature = "wgpu")]
