@@ -20,7 +20,7 @@ mod model;
 mod text;
 mod train;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -69,6 +69,12 @@ struct Args {
     /// Windows of text a micro-batch [default: 4].
     #[arg(long)]
     windows: Option<NonZeroUsize>,
+    /// Width of the model, a multiple of 64, with heads of 64 [default: 64, or 768 on CUDA].
+    #[arg(long)]
+    width: Option<NonZeroUsize>,
+    /// Layers [default: 2, or 14 on CUDA; 22 of width 2048 have 1.1 billion parameters].
+    #[arg(long)]
+    layers: Option<NonZeroUsize>,
     /// AdamW's step size at its highest [default: 0.003, or 0.0006 on CUDA].
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -119,6 +125,11 @@ fn main() -> Result<()> {
     let text = text::Text::load(args.text.as_deref())?;
     let mut size = if cuda { Size::LARGE } else { Size::SMALL };
     size.batch = args.windows.map_or(size.batch, NonZeroUsize::get);
+    size.layers = args.layers.map_or(size.layers, NonZeroUsize::get);
+    if let Some(width) = args.width {
+        ensure!(width.get() % 64 == 0, "a width of {width} is not a multiple of 64");
+        (size.width, size.heads) = (width.get(), width.get() / 64);
+    }
     let steps = args.steps.map_or(if cuda { 100 } else { 200 }, NonZeroUsize::get);
     let (seeds, micro_batches) = (args.seeds.get(), args.micro_batches.get());
     let learning_rate = args.learning_rate.unwrap_or(if cuda { 6e-4 } else { 3e-3 });
