@@ -57,6 +57,31 @@ __device__ __forceinline__ void store_words(void* to, uint64_t group, const uint
     }
 }
 
+// A lane's words of levels, all of them in whole pieces, from and to a place that a loop moves on: the compiler does not know it as
+// device memory there.
+template <int COUNT>
+__device__ __forceinline__ void load_pieces(const char* from, uint32_t (&w)[COUNT]) {
+    static_assert(COUNT % 4 == 0);
+#pragma unroll
+    for (int i = 0; i < COUNT; i += 4) {
+        asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(w[i]), "=r"(w[i + 1]), "=r"(w[i + 2]), "=r"(w[i + 3])
+                     : "l"(from + 4 * i));
+    }
+}
+
+template <int COUNT>
+__device__ __forceinline__ void store_pieces(void* to, const uint32_t (&w)[COUNT]) {
+    static_assert(COUNT % 4 == 0);
+#pragma unroll
+    for (int i = 0; i < COUNT; i += 4) {
+        asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                     :
+                     : "l"(static_cast<char*>(to) + 4 * i), "r"(w[i]), "r"(w[i + 1]), "r"(w[i + 2]), "r"(w[i + 3])
+                     : "memory");
+    }
+}
+
 // The largest magnitude among a lane's 32 values (of any kind, NaN the largest).
 __device__ __forceinline__ uint32_t max_magnitude(const float (&v)[32]) {
     uint32_t w[32];
@@ -114,15 +139,16 @@ __device__ __noinline__ void sum_carefully(Stage<E>& stage, Careful<BITS>& share
 }
 
 // Levels of 4 or 8 bits: v = l s + p for each element, the block's new scale, and every v rounded to a level under it.
-template <class E, int BITS, bool FAST>
-__device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdaptive& p, const Item& item, const Place& at,
-                                                           Stage<E>& stage, uint32_t (&words)[BITS], uint32_t s,
-                                                           uint4 random, Careful<BITS>& shared) {
-    uint16_t* const scale = static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift);
+// `to`, `scale`: where the lane's words and its block's scale lie; `index()`: the index in the tensor of its first element.
+template <class E, int BITS, bool FAST, class Index>
+__device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdaptive& p, void* to, uint16_t* scale, bool inside,
+                                                           Index index, Report* report, Stage<E>& stage,
+                                                           uint32_t (&words)[BITS], uint32_t s, uint4 random,
+                                                           Careful<BITS>& shared) {
     float v[32];
     {
         uint32_t x[E::WORDS];
-        stage.take(x);
+        stage.take_by_address(x);
         // Levels, each times a power of two that its unit takes back: exact.
         float level[32], unit_of[PER_HALF<BITS>];
         constexpr bool PAIRS = BITS == 4 && E::SIZE == 2;
@@ -130,18 +156,19 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
         for (int j = 0; j < PER_HALF<BITS>; ++j) {
             unit_of[j] = __fmul_rn(__uint_as_float(s), 1.0f / (1 << (BITS * (PAIRS ? j % 2 : j))));
         }
-        uint32_t biased[BITS];
-#pragma unroll
-        for (int i = 0; i < BITS; ++i) {
-            biased[i] = words[i] ^ TOPS<BITS>;
-        }
         const uint32_t exponent = p.exponent;
         if constexpr (PAIRS) {
+            const uint32_t even = exponent + (0x64086408u - 0x4b000000u), odd = exponent + (0x64806480u - 0x4b000000u);
 #pragma unroll
             for (int i = 0; i < BITS; ++i) {
-                levels_in_pairs(biased[i], exponent + (0x64006400u - 0x4b000000u), level + 8 * i);
+                levels_in_pairs(words[i], even, odd, level + 8 * i);
             }
         } else {
+            uint32_t biased[BITS];
+#pragma unroll
+            for (int i = 0; i < BITS; ++i) {
+                biased[i] = words[i] ^ TOPS<BITS>;
+            }
 #pragma unroll
             for (int e = 0; e < 32; ++e) {
                 level[e] = level_in_place<BITS>(biased, e, exponent);
@@ -170,7 +197,7 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
             shared.levels[i][lane] = words[i];
         }
         float sums[32];
-        sum_carefully<E, BITS>(stage, shared, s, p.weight, item.first + at.own, item.report, sums);
+        sum_carefully<E, BITS>(stage, shared, s, p.weight, index(), report, sums);
 #pragma unroll
         for (int e = 0; e < 32; ++e) {
             v[e] = sums[e];
@@ -181,19 +208,17 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
     const uint32_t lanes = 1u << (p.block_shift - 5);
     constexpr uint32_t L_MAX = (1u << (BITS - 1)) - 1;
     const uint32_t new_s = level_scale<L_MAX>(block_max(max, lanes));
-    if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+    if (inside && (threadIdx.x & (lanes - 1)) == 0) {
         *scale = static_cast<uint16_t>(new_s >> 16);
     }
     const Rounding by = rounding(new_s);
     if (__any_sync(ALL, round_all<BITS>(v, by, random, p.sixteen, words))) {
         round_all_exactly<BITS>(v, new_s, random, words);
     }
-    if (at.inside) {
-#pragma unroll
-        for (int i = 0; i < BITS; ++i) {
-            words[i] = new_s == 0 ? 0u : words[i];
-        }
-        store_words<BITS, FAST>(item.a, at.own >> 5, words);
+    if constexpr (FAST) {
+        store_pieces<BITS>(to, words);
+    } else if (inside) {
+        store_words<BITS, false>(to, 0, words);
     }
 }
 
@@ -271,7 +296,10 @@ __device__ __forceinline__ void accumulate_adaptive_staged(const AccumulateAdapt
     if constexpr (BITS == 2) {
         accumulate_adaptive_planes<E, FAST>(p, item, at, stage, words, s, random, shared);
     } else {
-        accumulate_adaptive_fields<E, BITS, FAST>(p, item, at, stage, words, s, random, shared);
+        accumulate_adaptive_fields<E, BITS, FAST>(
+            p, static_cast<uint32_t*>(item.a) + BITS * (at.own >> 5),
+            static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift), at.inside,
+            [&] { return item.first + at.own; }, item.report, stage, words, s, random, shared);
     }
 }
 
@@ -302,26 +330,80 @@ constexpr int ADAPTIVE_TILES = E::SIZE == 2 && BITS > 2 ? 4 : 1;
 template <class E, int BITS>
 constexpr int ADAPTIVE_CTAS = ADAPTIVE_TILES<E, BITS> == 1 ? 5 : BITS == 4 ? 7 : 6;
 
+// Several tiles. What moves on from one to the next is the same for all threads, and what a thread adds to it stays; so an item's
+// fields are read once, where a list would have every tile read its row again.
 template <class E, int BITS>
-__device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
+__device__ __forceinline__ void accumulate_adaptive_tiles(const AccumulateAdaptive& p, const Item& item, Stage<E>& stage,
+                                                          Careful<BITS>& shared) {
     constexpr int T = ADAPTIVE_TILES<E, BITS>;
-    __shared__ Stage<E> stages[WARPS];
-    __shared__ Careful<BITS> shared[WARPS];
-    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
-    const uint64_t first = cta_start<T>(item);
+    const uint64_t start = cta_start<T>(item);
+    const char* x = static_cast<const char*>(item.x) + start * E::SIZE;
+    char* a = static_cast<char*>(item.a) + start / 8 * BITS;
+    uint16_t* b = static_cast<uint16_t*>(item.b) + (start >> p.block_shift);
+    uint32_t group = static_cast<uint32_t>((item.first + start) >> 5);
+    const auto many = [&] { return static_cast<uint32_t>(min(item.n - start, static_cast<uint64_t>(T * CTA_TILE))); };
+    uint32_t left = many();
+    const auto index = [&] { return item.first + start + (many() - left); };
+    const bool aligned = ((reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a)) & 15) == 0;
+    const Opening opening = open(p.draw, item.tensor);
+    const uint32_t of_x = warp_id() * (TILE * E::SIZE) + lane_id() * 16, of_a = threadIdx.x * (4 * BITS);
 #pragma unroll 1
-    for (int t = 0; t < T; ++t) {
-        const uint64_t start = first + t * CTA_TILE;
-        if (t > 0) {
-            if (start >= item.n) {
-                return;
+    for (;;) {
+        if (aligned && left >= CTA_TILE) {
+            const uint4* const from = reinterpret_cast<const uint4*>(x + of_x);
+            uint16_t* const scale = b + (threadIdx.x >> (p.block_shift - 5));
+            Flight<E> flight;
+#pragma unroll
+            for (int i = 0; i < E::PIECES; ++i) {
+                flight.v[i] = __ldcs(from + 32 * i);
+            }
+            uint32_t words[BITS];
+            load_pieces<BITS>(a + of_a, words);
+            const uint32_t s = static_cast<uint32_t>(*scale) << 16;
+            const uint4 random = call(p.draw, opening, group + threadIdx.x);
+#pragma unroll
+            for (int i = 0; i < E::PIECES; ++i) {
+                stage.piece[Stage<E>::slot_of_piece(i, lane_id())] = flight.v[i];
             }
             __syncwarp();
-        }
-        if (whole(start, CTA_TILE, item.n, addresses, 16)) {
-            accumulate_adaptive_tile<E, BITS, true>(p, item, start, stages[warp_id()], shared[warp_id()]);
+            accumulate_adaptive_fields<E, BITS, true>(
+                p, a + of_a, scale, true, [&] { return index() + 32 * threadIdx.x; }, item.report, stage, words, s, random, shared);
         } else {
-            accumulate_adaptive_tile<E, BITS, false>(p, item, start, stages[warp_id()], shared[warp_id()]);
+            Item rest = item;
+            rest.x = x;
+            rest.a = a;
+            rest.b = b;
+            rest.n = left;
+            rest.first = index();
+            accumulate_adaptive_tile<E, BITS, false>(p, rest, 0, stage, shared);
+        }
+        if (left <= CTA_TILE) {
+            return;
+        }
+        left -= CTA_TILE;
+        x += CTA_TILE * E::SIZE;
+        a += CTA_TILE / 8 * BITS;
+        b += CTA_TILE >> p.block_shift;
+        group += CTA_TILE / 32;
+        __syncwarp();
+    }
+}
+
+template <class E, int BITS>
+__device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
+    __shared__ Stage<E> stages[WARPS];
+    __shared__ Careful<BITS> levels[WARPS];
+    Stage<E>& stage = stages[warp_id()];
+    Careful<BITS>& shared = levels[warp_id()];
+    if constexpr (ADAPTIVE_TILES<E, BITS> > 1) {
+        accumulate_adaptive_tiles<E, BITS>(p, item, stage, shared);
+    } else {
+        const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
+        const uint64_t start = cta_start(item);
+        if (whole(start, CTA_TILE, item.n, addresses, 16)) {
+            accumulate_adaptive_tile<E, BITS, true>(p, item, start, stage, shared);
+        } else {
+            accumulate_adaptive_tile<E, BITS, false>(p, item, start, stage, shared);
         }
     }
 }

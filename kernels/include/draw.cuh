@@ -5,6 +5,7 @@
 #pragma once
 #include "constants.h"
 #include "philox.cuh"
+#include "tile.cuh"
 
 // The part of a draw's position that a launch shares; the group and the tensor come with each element and item.
 struct Draw {
@@ -75,6 +76,33 @@ template <int ROUNDS = PHILOX_ROUNDS>
 __device__ __forceinline__ uint4 call(const Draw& at, uint32_t tensor, uint32_t group) {
     const uint32_t step = at.step + (at.step_offset ? *at.step_offset : 0u);
     return philox4x32<ROUNDS>(make_uint4(group, tensor, step, at.high), at.keys);
+}
+
+// What the calls of all groups of a tensor share: two products and some joins of the first two rounds.
+struct Opening {
+    uint32_t z1, x2, z2, z3;
+};
+
+// Of values that are the same for all lanes, which the step in device memory is joined over the warp for, so that the compiler
+// knows: it costs no registers then.
+__device__ __forceinline__ Opening open(const Draw& at, uint32_t tensor) {
+    uint32_t step = at.step + (at.step_offset ? *at.step_offset : 0u);
+#if __CUDA_ARCH__ >= 800
+    step = __reduce_max_sync(ALL, step);
+#endif
+    const uint2 b = mul_wide(M1, step);
+    const uint2 a = mul_wide(M0, b.x ^ tensor ^ at.keys[0]);
+    return {at.high ^ at.keys[1], b.y ^ at.keys[2], a.x ^ at.keys[3], a.y ^ at.keys[5]};
+}
+
+// The same call as above.
+__device__ __forceinline__ uint4 call(const Draw& at, const Opening& opening, uint32_t group) {
+    static_assert(PHILOX_ROUNDS > 3);
+    const uint2 a = mul_wide(M0, group);
+    const uint2 b = mul_wide(M1, a.x ^ opening.z1);
+    const uint2 c = mul_wide(M0, b.x ^ opening.x2);
+    const uint2 d = mul_wide(M1, a.y ^ opening.z2);
+    return philox4x32_from<3>(make_uint4(d.x ^ b.y ^ at.keys[4], d.y, c.x ^ opening.z3, c.y), at.keys);
 }
 
 // Draw k of element e under the exponent of 1.0: the float 1 + k 2^-23.

@@ -86,17 +86,20 @@ struct Edge {
 
 // Eight levels as a word of fields, from the whole parts of their floats: the sum of l 16^j is gathered by multiply-adds, which
 // leaves the unit that is short, that of logic, shifts and permutes, to the rest. `sixteen`: from where the compiler cannot see it,
-// or it would shift.
+// or it would shift. What is left of the magic numbers, and the top bits, come in by the digits: each addition brings its own.
 __device__ __forceinline__ uint32_t fields_of(const uint2 (&t)[4], uint32_t sixteen) {
     constexpr float MAGIC = 0x1.8p23f;         // adding it rounds to an integer,
     constexpr uint32_t MAGIC_BITS = 0x4b400000u;  // whose last bits are the level's
+    constexpr uint32_t DIGITS = TOPS<4> - MAGIC_BITS * 0x11111111u;
     uint32_t sum = 0;
 #pragma unroll
     for (int j = 3; j >= 0; --j) {
-        sum = sum * sixteen + __float_as_uint(__fadd_rd(__uint_as_float(t[j].y), MAGIC - 160.0f));
-        sum = sum * sixteen + __float_as_uint(__fadd_rd(__uint_as_float(t[j].x), MAGIC - 160.0f));
+        const float y = MAGIC - 160.0f + static_cast<float>(DIGITS >> (8 * j + 4) & 15);
+        const float x = MAGIC - 160.0f + static_cast<float>(DIGITS >> (8 * j) & 15);
+        sum = sum * sixteen + __float_as_uint(__fadd_rd(__uint_as_float(t[j].y), y));
+        sum = sum * sixteen + __float_as_uint(__fadd_rd(__uint_as_float(t[j].x), x));
     }
-    return (sum + (TOPS<4> - MAGIC_BITS * 0x11111111u)) ^ TOPS<4>;
+    return sum ^ TOPS<4>;
 }
 
 // The same level, from exact operations only. The cut of |v| to X units of the scale's mantissa ms (8 bits) is exact;
@@ -131,14 +134,15 @@ __device__ __forceinline__ float level_in_place(const uint32_t (&w)[BITS], int i
     return __fsub_rn(__uint_as_float(field | exponent), bias);
 }
 
-// The 4-bit levels of a word, which has been XORed with TOPS, as floats: exact. Two fields at a time become the mantissas of
-// halves from 1024 up, which takes half the instructions of `level_in_place`; those of odd elements come 16 times as large.
-// `halves`: the bits of two halves of 1024, from where the compiler cannot see them.
-__device__ __forceinline__ void levels_in_pairs(uint32_t word, uint32_t halves, float* l) {
+// The 4-bit levels of a word as floats: exact. Two fields at a time become the mantissas of halves from 1024 up, which takes
+// half the instructions of `level_in_place`; those of odd elements come 16 times as large.
+// `even`, `odd`: the bits of two halves of 1024, with the top bits of their fields, which turn two's complement into l + 8;
+// from where the compiler cannot see them, so that a mask and they are one instruction.
+__device__ __forceinline__ void levels_in_pairs(uint32_t word, uint32_t even, uint32_t odd, float* l) {
     const uint32_t next = word >> 8;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-        uint32_t pair = ((k < 2 ? word : next) & (k % 2 ? 0x00f000f0u : 0x000f000fu)) | halves;
+        uint32_t pair = ((k < 2 ? word : next) & (k % 2 ? 0x00f000f0u : 0x000f000fu)) ^ (k % 2 ? odd : even);
         asm("add.rn.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(k % 2 ? 0xe480e480u : 0xe408e408u));  // -(1024 + 128), -(1024 + 8)
         asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
             : "=f"(l[k]), "=f"(l[k + 4])

@@ -19,14 +19,19 @@ __device__ __forceinline__ uint4 round(uint4 c, uint32_t k0, uint32_t k1) {
 
 // `keys`: the key of each round, from the kernel's parameters, so that their growth costs no instructions. The result
 // is pinned: the compiler would rather run the rounds twice than keep four registers.
-template <int ROUNDS>
-__device__ __forceinline__ uint4 philox4x32(uint4 counter, const uint32_t (&keys)[2 * PHILOX_ROUNDS]) {
+template <int FROM, int ROUNDS = PHILOX_ROUNDS>
+__device__ __forceinline__ uint4 philox4x32_from(uint4 counter, const uint32_t (&keys)[2 * PHILOX_ROUNDS]) {
     static_assert(ROUNDS <= PHILOX_ROUNDS);
     uint4 c = counter;
 #pragma unroll
-    for (int r = 0; r < ROUNDS; ++r) {
+    for (int r = FROM; r < ROUNDS; ++r) {
         c = round(c, keys[2 * r], keys[2 * r + 1]);
     }
     asm volatile("" : "+r"(c.x), "+r"(c.y), "+r"(c.z), "+r"(c.w) : : "memory");
     return c;
+}
+
+template <int ROUNDS>
+__device__ __forceinline__ uint4 philox4x32(uint4 counter, const uint32_t (&keys)[2 * PHILOX_ROUNDS]) {
+    return philox4x32_from<0, ROUNDS>(counter, keys);
 }

@@ -18,7 +18,7 @@ struct Gather {
     }
 };
 
-// Every v rounded to a level. Returns whether any was too near an edge to be decided like this.
+// Every v rounded to a level, which under a scale of 0 is 0. Returns whether any was too near an edge to be decided like this.
 template <int BITS>
 __device__ __forceinline__ bool round_all(const float (&v)[32], const Rounding& by, uint4 random, uint32_t sixteen,
                                           uint32_t (&words)[BITS]) {
@@ -74,6 +74,6 @@ __device__ __forceinline__ void round_all_exactly(float (&v)[32], uint32_t s, ui
         for (int j = 0; j < PER; ++j) {
             gather.add(j, round_level_exactly(v[PER * i + j], by, unit(d, PER * i + j)));
         }
-        words[i] = gather.word();
+        words[i] = s == 0 ? 0u : gather.word();
     }
 }

@@ -16,7 +16,7 @@ __device__ __forceinline__ int lane_id() { return threadIdx.x & 31; }
 __device__ __forceinline__ int warp_id() { return threadIdx.x >> 5; }
 
 template <class E>
-struct Stage {
+struct __align__(16 * E::PIECES) Stage {
     uint4 piece[32 * E::PIECES];
 
     __device__ static __forceinline__ int slot(int lane, int sub) {
@@ -42,6 +42,20 @@ struct Stage {
 #pragma unroll
         for (int j = 0; j < E::PIECES; ++j) {
             uint4 v = piece[slot(lane, j)];
+            w[4 * j] = v.x;
+            w[4 * j + 1] = v.y;
+            w[4 * j + 2] = v.z;
+            w[4 * j + 3] = v.w;
+        }
+    }
+
+    // The same with fewer logic instructions: slot(lane, j) is slot(lane, 0) with j joined by XOR, in the address too, for a stage
+    // is aligned to a lane's pieces.
+    __device__ __forceinline__ void take_by_address(uint32_t (&w)[E::WORDS]) {
+        const uint32_t first = static_cast<uint32_t>(__cvta_generic_to_shared(&piece[slot(lane_id(), 0)]));
+#pragma unroll
+        for (int j = 0; j < E::PIECES; ++j) {
+            uint4 v = *static_cast<const uint4*>(__cvta_shared_to_generic(first ^ 16 * j));
             w[4 * j] = v.x;
             w[4 * j + 1] = v.y;
             w[4 * j + 2] = v.z;
