@@ -3,7 +3,7 @@
 # (ncu), and the right to read counters.
 #
 #   scripts/counters.sh KERNEL ROW [BENCH]     KERNEL: a regular expression; ROW: as the bench's --only; BENCH: its binary
-#   scripts/counters.sh '^read_out_4_f32' 'read out, 4 bits, f32'
+#   scripts/counters.sh "^read_out_4_f32_one" "read out, 4 bits, f32"
 set -euo pipefail
 kernel=$1 row=$2 bench=${3:-}
 if [ -z "$bench" ]; then
