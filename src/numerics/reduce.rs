@@ -152,6 +152,16 @@ mod tests {
         assert_eq!(sum, ExactSum::default());
     }
 
+    /// 2^30 terms of 2^32 - 1, all but the last put there at once: 2^62 - 2^30, half of what a limb can hold.
+    #[test]
+    fn limbs_are_carried_before_they_overflow() {
+        let terms = 1i64 << 30;
+        let mut sum = ExactSum { limbs: [0; LIMBS], pending: (1 << 30) - 1 };
+        sum.limbs[0] = (terms - 1) * 0xffff_ffff;
+        sum.add(0xffff_ffff, 0);
+        assert_eq!(sum.limbs[..3], [0xc000_0000, 0x3fff_ffff, 0]);
+    }
+
     #[test]
     fn rounds_once_to_nearest_even() {
         for (terms, want) in [

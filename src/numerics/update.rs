@@ -161,6 +161,7 @@ mod tests {
         }
         assert_eq!(to_bf16(0x7f80_0000, 0), 0x7f80);
         assert_eq!(to_bf16(0x7f80_0001, 0), 0x7fc0);
+        assert_eq!([0x7fc0_0000, 0xffc1_ffff].map(|nan| to_bf16(nan, 0)), [0x7fc0, 0xffc1], "a quiet NaN stays one");
     }
 
     #[test]
