@@ -1,4 +1,4 @@
-//! What is compiled besides Rust: CUDA kernels (feature `cuda`) and WGSL shaders (feature `wgpu`).
+//! What is compiled besides Rust: CUDA kernels (features `cuda` and `cuda-kernels`) and WGSL shaders (feature `wgpu`).
 //! Any failure ends the build with a sentence that says what to do.
 
 #[cfg(any(feature = "cuda-kernels", feature = "wgpu"))]

@@ -35,6 +35,8 @@ pub(crate) fn build() {
     if env::var_os("DOCS_RS").is_some() {
         for name in SOURCES {
             write(&out.join(format!("{name}.fatbin")), &[]);
+            // Or the next build would take the empty one for what an earlier build compiled.
+            write(&out.join(format!("{name}.stamp")), &[]);
         }
         return;
     }
@@ -183,7 +185,7 @@ fn compiler() -> PathBuf {
     }
     candidates.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
         fail(
-            "feature `cuda` needs nvcc 12.3 or newer, which is neither at NVCC nor under CUDA_HOME, CUDA_PATH or PATH: \
+            "feature `cuda` (or `cuda-kernels`) needs nvcc 12.3 or newer, which is neither at NVCC nor under CUDA_HOME, CUDA_PATH or PATH: \
              install the CUDA toolkit, or run `eval \"$(scripts/fetch-cuda.sh)\"`, which fetches the compiler without a driver, 1.2 GB",
         )
     })

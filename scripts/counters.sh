@@ -21,4 +21,4 @@ for stall in long_scoreboard short_scoreboard lg_throttle mio_throttle math_pipe
   metrics+=,smsp__average_warps_issue_stalled_${stall}_per_issue_active.ratio
 done
 ncu --clock-control none --metrics "$metrics" --kernel-name-base function --kernel-name "regex:$kernel" \
-  --launch-skip 2 --launch-count 1 "$bench" --rounds 1 --only "$row" | grep -E '^ +[a-z]|__|==ERROR'
+  --launch-skip 2 --launch-count 1 "$bench" --rounds 1 --only "$row" | grep -E '^ +[a-z]|__|==(ERROR|WARNING)'

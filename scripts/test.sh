@@ -59,7 +59,7 @@ if wants cuda; then
     step "without nvcc: one sentence says what to do, and docs.rs builds all the same"
     without=(env -u NVCC -u CUDA_HOME -u CUDA_PATH PATH="$bare" cargo check --lib --no-default-features --features cuda --target-dir target/no-nvcc)
     if said=$("${without[@]}" 2>&1); then echo "the feature cuda was built without nvcc" >&2; exit 1; fi
-    grep 'feature `cuda` needs nvcc' <<< "$said"
+    grep 'feature `cuda` (or `cuda-kernels`) needs nvcc' <<< "$said"
     DOCS_RS=1 "${without[@]}"
   fi
   step "clippy: CUDA, kernels compiled for every architecture"
@@ -75,7 +75,9 @@ fi
 if wants docs; then
   step "documentation, warnings denied"
   # As docs.rs does: with CUDA, and without its compiler.
-  DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --no-default-features --features candle,cuda-kernels,wgpu,testing
+  shown=(--no-default-features --features candle,cuda-kernels,wgpu,testing --target-dir target/docs-rs)
+  DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps "${shown[@]}"
+  DOCS_RS=1 cargo clippy --lib "${shown[@]}" -- -D warnings
   step "package"
   cargo package --no-verify --allow-dirty
 fi

@@ -69,7 +69,7 @@ struct Args {
     /// Windows of text a micro-batch [default: 4].
     #[arg(long)]
     windows: Option<NonZeroUsize>,
-    /// Width of the model, a multiple of 64, with heads of 64 [default: 64, or 768 on CUDA].
+    /// Width of the model, a multiple of 64; where it is given, heads of 64 [default: 64 with heads of 32, or 768 on CUDA].
     #[arg(long)]
     width: Option<NonZeroUsize>,
     /// Layers [default: 2, or 14 on CUDA; 22 of width 2048 have 1.1 billion parameters].
@@ -165,7 +165,7 @@ fn main() -> Result<()> {
         let all = json!({
             "example": "train_char_lm", "device": format!("{:?}", args.device).to_lowercase(), "steps": steps,
             "first_seed": args.first_seed, "seeds": seeds, "micro_batches": micro_batches, "block": args.block, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
-            "context": size.context, "layers": size.layers, "width": size.width, "seconds": seconds,
+            "context": size.context, "layers": size.layers, "width": size.width, "heads": size.heads, "seconds": seconds,
             "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
             "methods": results.iter().map(|r| report(r, &results[0])).collect::<Vec<_>>(),
         });

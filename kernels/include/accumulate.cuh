@@ -57,16 +57,16 @@ __device__ __forceinline__ void store_words(void* to, uint64_t group, const uint
     }
 }
 
-// A lane's words of levels, all of them in whole pieces, from and to a place that a loop moves on: the compiler does not know it as
-// device memory there.
+// A lane's words of levels in whole pieces. Written out, for where a loop moves the place on the compiler no longer knows that it is
+// device memory. No other access of the CTA touches these words between the two, so the load names no memory that it clobbers.
 template <int COUNT>
-__device__ __forceinline__ void load_pieces(const char* from, uint32_t (&w)[COUNT]) {
+__device__ __forceinline__ void load_pieces(const void* from, uint32_t (&w)[COUNT]) {
     static_assert(COUNT % 4 == 0);
 #pragma unroll
     for (int i = 0; i < COUNT; i += 4) {
         asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                      : "=r"(w[i]), "=r"(w[i + 1]), "=r"(w[i + 2]), "=r"(w[i + 3])
-                     : "l"(from + 4 * i));
+                     : "l"(static_cast<const char*>(from) + 4 * i));
     }
 }
 
@@ -330,8 +330,8 @@ constexpr int ADAPTIVE_TILES = E::SIZE == 2 && BITS > 2 ? 4 : 1;
 template <class E, int BITS>
 constexpr int ADAPTIVE_CTAS = ADAPTIVE_TILES<E, BITS> == 1 ? 5 : BITS == 4 ? 7 : 6;
 
-// Several tiles. What moves on from one to the next is the same for all threads, and what a thread adds to it stays; so an item's
-// fields are read once, where a list would have every tile read its row again.
+// Several tiles: `accumulate_adaptive_tile` with places that move on. These are the same for all threads, and what a thread adds to
+// them stays; so whole tiles need an item's fields once a CTA, where in a list each tile waited for its row.
 template <class E, int BITS>
 __device__ __forceinline__ void accumulate_adaptive_tiles(const AccumulateAdaptive& p, const Item& item, Stage<E>& stage,
                                                           Careful<BITS>& shared) {
@@ -392,9 +392,9 @@ __device__ __forceinline__ void accumulate_adaptive_tiles(const AccumulateAdapti
 template <class E, int BITS>
 __device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
     __shared__ Stage<E> stages[WARPS];
-    __shared__ Careful<BITS> levels[WARPS];
+    __shared__ Careful<BITS> careful[WARPS];
     Stage<E>& stage = stages[warp_id()];
-    Careful<BITS>& shared = levels[warp_id()];
+    Careful<BITS>& shared = careful[warp_id()];
     if constexpr (ADAPTIVE_TILES<E, BITS> > 1) {
         accumulate_adaptive_tiles<E, BITS>(p, item, stage, shared);
     } else {

@@ -5,7 +5,6 @@
 #pragma once
 #include "constants.h"
 #include "philox.cuh"
-#include "tile.cuh"
 
 // The part of a draw's position that a launch shares; the group and the tensor come with each element and item.
 struct Draw {
@@ -78,17 +77,18 @@ __device__ __forceinline__ uint4 call(const Draw& at, uint32_t tensor, uint32_t 
     return philox4x32<ROUNDS>(make_uint4(group, tensor, step, at.high), at.keys);
 }
 
-// What the calls of all groups of a tensor share: two products and some joins of the first two rounds.
+// What the first three rounds share for all groups of a tensor: round 1's product of the step, round 2's product of what comes of
+// it, and joins that hold no group. A word is named after its place in the counter and the round behind which it stands.
 struct Opening {
     uint32_t z1, x2, z2, z3;
 };
 
-// Of values that are the same for all lanes, which the step in device memory is joined over the warp for, so that the compiler
-// knows: it costs no registers then.
+// The step that comes from device memory is the same in every lane, which the compiler cannot know: joined over the warp it is a
+// uniform value, and takes no register of each lane.
 __device__ __forceinline__ Opening open(const Draw& at, uint32_t tensor) {
     uint32_t step = at.step + (at.step_offset ? *at.step_offset : 0u);
 #if __CUDA_ARCH__ >= 800
-    step = __reduce_max_sync(ALL, step);
+    step = __reduce_max_sync(0xffffffffu, step);
 #endif
     const uint2 b = mul_wide(M1, step);
     const uint2 a = mul_wide(M0, b.x ^ tensor ^ at.keys[0]);
@@ -97,7 +97,7 @@ __device__ __forceinline__ Opening open(const Draw& at, uint32_t tensor) {
 
 // The same call as above.
 __device__ __forceinline__ uint4 call(const Draw& at, const Opening& opening, uint32_t group) {
-    static_assert(PHILOX_ROUNDS > 3);
+    static_assert(PHILOX_ROUNDS >= 3);
     const uint2 a = mul_wide(M0, group);
     const uint2 b = mul_wide(M1, a.x ^ opening.z1);
     const uint2 c = mul_wide(M0, b.x ^ opening.x2);

@@ -86,7 +86,8 @@ struct Edge {
 
 // Eight levels as a word of fields, from the whole parts of their floats: the sum of l 16^j is gathered by multiply-adds, which
 // leaves the unit that is short, that of logic, shifts and permutes, to the rest. `sixteen`: from where the compiler cannot see it,
-// or it would shift. What is left of the magic numbers, and the top bits, come in by the digits: each addition brings its own.
+// or it would shift. DIGITS takes away what the eight MAGIC_BITS add up to and turns l into l + 8; its hex digit j is added within
+// addition j, where it costs nothing.
 __device__ __forceinline__ uint32_t fields_of(const uint2 (&t)[4], uint32_t sixteen) {
     constexpr float MAGIC = 0x1.8p23f;         // adding it rounds to an integer,
     constexpr uint32_t MAGIC_BITS = 0x4b400000u;  // whose last bits are the level's

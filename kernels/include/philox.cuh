@@ -17,12 +17,12 @@ __device__ __forceinline__ uint4 round(uint4 c, uint32_t k0, uint32_t k1) {
     return make_uint4(b.x ^ c.y ^ k0, b.y, a.x ^ c.w ^ k1, a.y);
 }
 
-// `keys`: the key of each round, from the kernel's parameters, so that their growth costs no instructions. The result
-// is pinned: the compiler would rather run the rounds twice than keep four registers.
+// Rounds FROM to ROUNDS - 1, of which FROM takes `state`. `keys`: the key of each round, from the kernel's parameters, so that their
+// growth costs no instructions. The result is pinned: the compiler would rather run the rounds twice than keep four registers.
 template <int FROM, int ROUNDS = PHILOX_ROUNDS>
-__device__ __forceinline__ uint4 philox4x32_from(uint4 counter, const uint32_t (&keys)[2 * PHILOX_ROUNDS]) {
-    static_assert(ROUNDS <= PHILOX_ROUNDS);
-    uint4 c = counter;
+__device__ __forceinline__ uint4 philox4x32_from(uint4 state, const uint32_t (&keys)[2 * PHILOX_ROUNDS]) {
+    static_assert(FROM <= ROUNDS && ROUNDS <= PHILOX_ROUNDS);
+    uint4 c = state;
 #pragma unroll
     for (int r = FROM; r < ROUNDS; ++r) {
         c = round(c, keys[2 * r], keys[2 * r + 1]);

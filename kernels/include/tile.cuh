@@ -49,8 +49,8 @@ struct __align__(16 * E::PIECES) Stage {
         }
     }
 
-    // The same with fewer logic instructions: slot(lane, j) is slot(lane, 0) with j joined by XOR, in the address too, for a stage
-    // is aligned to a lane's pieces.
+    // The same with fewer logic instructions: slot(lane, j) is slot(lane, 0) with j joined by XOR. As a stage is aligned to a lane's
+    // pieces, these are bits of the address as well.
     __device__ __forceinline__ void take_by_address(uint32_t (&w)[E::WORDS]) {
         const uint32_t first = static_cast<uint32_t>(__cvta_generic_to_shared(&piece[slot(lane_id(), 0)]));
 #pragma unroll

@@ -102,10 +102,15 @@ pub(crate) fn tensor<T: Shared>(buffer: Buffer<T>, shape: &[usize], device: &can
         Buffer::Cpu(x) => Ok(Tensor::from_vec(x, shape, device)?),
         #[cfg(feature = "cuda")]
         Buffer::Cuda(x) => super::cuda::tensor(x, shape, device),
-        #[cfg(any(feature = "wgpu", all(feature = "cuda-kernels", not(feature = "cuda"))))]
-        _ => {
-            let (expected, got) = ("a device that candle has too".to_owned(), "a device without candle".to_owned());
-            Err(Error::WrongDevice { expected, got })
-        }
+        #[cfg(all(feature = "cuda-kernels", not(feature = "cuda")))]
+        Buffer::Cuda(_) => Err(without_candle("cuda")),
+        #[cfg(feature = "wgpu")]
+        Buffer::Wgpu(_) => Err(without_candle("wgpu")),
     }
+}
+
+/// A buffer where this build of candle has no tensors.
+#[cfg(any(feature = "wgpu", all(feature = "cuda-kernels", not(feature = "cuda"))))]
+fn without_candle(got: &str) -> Error {
+    Error::WrongDevice { expected: "a device that candle has too".to_owned(), got: got.to_owned() }
 }

@@ -18,10 +18,10 @@
 //!
 //! # Graph capture
 //!
-//! Quantize, dequantize, accumulate, look, merge, read out, check, the updates, and the transfers within the device
-//! neither wait nor allocate once they have run with the same sizes, so a stream may capture them and replay the graph
-//! on the same buffers: it holds kernels and fills alone, as many for any list of up to 440 tensors
-//! (`tests/cuda_graph.rs`).
+//! Quantize, dequantize, accumulate, look, window scales, merge, read out, check, the updates, and the transfers within the
+//! device neither wait nor allocate once they have run with the same sizes, so a stream may capture them and replay the
+//! graph on the same buffers. The operations become kernels and fills (a copy is a copy), whose number does not grow with
+//! the list, up to 440 tensors (`tests/cuda_graph.rs`).
 //! The caller must
 //!
 //! 1. use a stream that can be captured ([`Cuda::with_stream`]; the default stream cannot),
