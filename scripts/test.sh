@@ -64,10 +64,12 @@ if wants cuda; then
   fi
   step "clippy: CUDA, kernels compiled for every architecture"
   cargo clippy --all-targets --no-default-features --features cuda,testing -- -D warnings
-  step "clippy: CUDA with candle, whose own kernels are left empty"
+  step "clippy, and the test linked: CUDA with candle, whose own kernels are left empty"
   # In a folder of its own: candle's build keeps what it once made, empty or not.
-  TRIGRAD_NVCC="${NVCC:-$(command -v nvcc || echo "${CUDA_HOME:-}/bin/nvcc")}" NVCC="$PWD/scripts/nvcc-without-candle.sh" \
-    cargo clippy --all-targets --features cuda,wgpu,testing --target-dir target/candle-kernels-empty -- -D warnings
+  empty=(env "TRIGRAD_NVCC=${NVCC:-$(command -v nvcc || echo "${CUDA_HOME:-}/bin/nvcc")}" "NVCC=$PWD/scripts/nvcc-without-candle.sh")
+  with_candle=(--features cuda,testing --target-dir target/candle-kernels-empty)
+  "${empty[@]}" cargo clippy --all-targets "${with_candle[@]}" -- -D warnings
+  "${empty[@]}" cargo test --no-run --test candle_cuda "${with_candle[@]}"
   step "tests: CUDA (they say so where there is no card)"
   cargo test --no-default-features --features cuda,testing --lib --test 'cuda_*' -- --show-output
 fi

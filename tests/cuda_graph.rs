@@ -1,7 +1,7 @@
 //! A step of every operation of a training that only queues work, captured as one graph: it holds kernels and fills and nothing
 //! else, as many for 440 tensors as for 3, and its replays give the CPU's bits.
 #![cfg(feature = "cuda")]
-#![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, and says what a step is made of")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test that fails may panic")]
 
 #[path = "common/card.rs"]
 mod card;
