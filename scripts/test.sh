@@ -68,7 +68,7 @@ if wants cuda; then
   # In a folder of its own: candle's build keeps what it once made, empty or not.
   empty=(env "TRIGRAD_NVCC=${NVCC:-$(command -v nvcc || echo "${CUDA_HOME:-}/bin/nvcc")}" "NVCC=$PWD/scripts/nvcc-without-candle.sh")
   with_candle=(--features cuda,testing --target-dir target/candle-kernels-empty)
-  "${empty[@]}" cargo clippy --all-targets "${with_candle[@]}" -- -D warnings
+  "${empty[@]}" cargo clippy --lib --examples --test candle_cuda "${with_candle[@]}" -- -D warnings
   "${empty[@]}" cargo test --no-run --test candle_cuda "${with_candle[@]}"
   step "tests: CUDA (they say so where there is no card)"
   cargo test --no-default-features --features cuda,testing --lib --test 'cuda_*' -- --show-output
@@ -77,7 +77,7 @@ fi
 if wants docs; then
   step "documentation, warnings denied"
   # As docs.rs does: with CUDA, and without its compiler.
-  shown=(--no-default-features --features candle,cuda-kernels,wgpu,testing --target-dir target/docs-rs)
+  shown=(--no-default-features --features candle,cuda-kernels,wgpu,testing)
   DOCS_RS=1 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps "${shown[@]}"
   DOCS_RS=1 cargo clippy --lib "${shown[@]}" -- -D warnings
   step "package"
