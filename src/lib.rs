@@ -1,15 +1,15 @@
 //! Ternary gradients: quantize, pack at 2 bits an element and accumulate where they lie.
 
-pub mod accumulator;
-pub mod backend;
+//pub mod accumulator;
 #[cfg(feature = "candle")]
 pub mod candle;
-pub mod checkpoint;
+//pub mod checkpoint;
 pub mod cpu;
 #[cfg(feature = "cuda-kernels")]
 pub mod cuda;
 pub mod device;
 pub mod error;
+pub mod memory;
 pub mod numerics;
 pub mod op;
 #[cfg(feature = "candle")]
@@ -18,10 +18,13 @@ pub mod optimizer;
 pub mod ternary;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod types;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;
 
 pub use error::{Error, Result};
+pub use memory::Memory;
+pub use op::Backend;
 
 #[cfg(feature = "candle")]
 pub use ternary::{
@@ -31,6 +34,13 @@ pub use ternary::{
 #[cfg(feature = "candle")]
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
+
+/// Where [`Memory`] and [`Backend`] were in version 0.1.0.
+#[deprecated(since = "0.2.0", note = "they are at the root of the crate: `trigrad::{Backend, Memory}`")]
+pub mod backend {
+    pub use crate::memory::Memory;
+    pub use crate::op::Backend;
+}
 
 /// Where programs written for `vsa-optim-rs` look for [`TernaryConfig`].
 #[cfg(feature = "candle")]

@@ -2,7 +2,7 @@
 
 use super::gradients::Typed;
 use super::{Accumulator, Floats, Format, Id, NonFinite, Scales};
-use crate::backend::Backend;
+use crate::op::Backend;
 use crate::error::{Error, Result};
 use crate::numerics::constants::RANGE_LIMIT;
 use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, WindowScales};

@@ -1,7 +1,8 @@
 //! What is given to an accumulator: which tensor, and the elements where they lie.
 
 use super::Accumulator;
-use crate::backend::{Backend, Memory};
+use crate::memory::Memory;
+use crate::op::Backend;
 use crate::error::{Error, Result};
 use crate::op::{Element, length};
 use half::{bf16, f16};

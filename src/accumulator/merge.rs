@@ -1,7 +1,7 @@
 //! Windows of exact counts added to each other.
 
 use super::{Accumulator, Format, Tensor};
-use crate::backend::Backend;
+use crate::op::Backend;
 use crate::error::{Error, Result};
 use crate::op::accumulate::Merge;
 use crate::op::length;

@@ -43,7 +43,7 @@ pub use config::{Config, Format, NonFinite, Reduce, Scales, Spec};
 pub use gradients::{Floats, Id};
 pub use state::{State, TensorState};
 
-use crate::backend::Backend;
+use crate::op::Backend;
 use crate::error::{Error, Result};
 use crate::numerics::pack::words;
 use crate::op::accumulate::WindowScales;

@@ -2,7 +2,7 @@
 
 use super::gradients::Typed;
 use super::{Accumulator, Floats, Format};
-use crate::backend::Backend;
+use crate::op::Backend;
 use crate::error::{Error, Result};
 use crate::op::Report;
 use crate::op::accumulate::AdaptiveItem;

@@ -1,7 +1,7 @@
 //! The window read out: sums, means, norms.
 
 use super::{Accumulator, Id, NonFinite, Reduce};
-use crate::backend::Backend;
+use crate::op::Backend;
 use crate::error::{Error, Result};
 use crate::op::read_out::{Item, ReadOut};
 use crate::op::reduce::SquaredNorm;

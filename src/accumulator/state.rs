@@ -2,7 +2,7 @@
 
 use super::accumulate::scale_in_range;
 use super::{Accumulator, Format, Window};
-use crate::backend::Backend;
+use crate::op::Backend;
 use crate::error::{Error, Result};
 use crate::numerics::constants::GROUP;
 use crate::numerics::level::level_max;

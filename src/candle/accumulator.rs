@@ -2,9 +2,9 @@
 
 use super::storage::{Shared, device, float, tensor, with_views};
 use crate::accumulator::{Accumulator, Config, Floats, Id, Reduce, Spec};
-use crate::backend::Memory;
 use crate::device::{Buffer, Device, ViewMut};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::op::Element;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};

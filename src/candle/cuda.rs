@@ -1,8 +1,8 @@
 //! Tensors on candle's CUDA device: views of its own allocations, on its own stream.
 
-use crate::backend::Memory;
 use crate::cuda::{Cuda, View, ViewMut};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use bytemuck::Pod;
 use candle_core::cuda::CudaDType;
 use candle_core::op::BackpropOp;

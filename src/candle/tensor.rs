@@ -2,10 +2,11 @@
 
 use super::storage::{Shared, float, tensor, with_views};
 use crate::accumulator::Floats;
-use crate::backend::{Backend, Memory};
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::numerics::pack::words;
+use crate::op::Backend;
 use crate::op::dequantize::{self, Dequantize};
 use crate::op::quantize::{Item, Quantize};
 use crate::op::reduce::{Dot, SquaredNorm};

@@ -4,9 +4,9 @@
 
 use super::storage::with_views;
 use crate::accumulator::Floats;
-use crate::backend::Memory;
 use crate::device::{Device, View};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::webgpu::{Buffer, Wgpu};
 use bytemuck::Pod;
 use candle_core::Tensor;

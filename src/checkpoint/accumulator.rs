@@ -3,7 +3,7 @@
 use super::contents::{Array, Contents};
 use super::{read, write};
 use crate::accumulator::{Accumulator, Config, Format, Scales, Spec, State, TensorState};
-use crate::backend::Backend;
+use crate::op::Backend;
 use crate::error::{Error, Result};
 use crate::op::Report;
 use std::path::Path;

@@ -2,38 +2,33 @@
 
 use super::Cpu;
 use super::simd::Simd;
-use super::split::{TILE, Tile, Zip, check_slot, fold, join, note, run_items};
+use super::split::{TILE, Tile, Zip, fold, join, note, run_items};
 use crate::error::Result;
 use crate::numerics::constants::{BLOCK_MAX, GROUP, domain};
 use crate::numerics::draw::{Position, draws};
 use crate::numerics::float::{bf16_to_f32, magnitude, out_of_range};
-use crate::numerics::level::{level_max, round_level, sum, value, weighted};
+use crate::numerics::level::{level_max, round_fine, round_level, sum, sum_f32, value, weighted};
 use crate::numerics::pack::{level, set_level};
-use crate::numerics::scale::{level_scale, stochastic_scale, window_scale};
+use crate::numerics::scale::{count_scale, level_scale, stochastic_scale};
 use crate::numerics::trit::keep;
-use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
-use crate::op::{Element, Report};
+use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32, F32Item};
+use crate::op::{Checked, Launch};
+use crate::types::{Element, Report};
 
-pub(super) fn adaptive<T: Element>(
-    simd: Simd,
-    op: &Adaptive,
-    items: &mut [AdaptiveItem<'_, Cpu, T>],
-    reports: &mut [Report],
-) -> Result<()> {
-    op.validate()?;
-    for item in items.iter() {
-        item.validate(op)?;
-        check_slot(item.report, reports.len())?;
+impl Launch<Adaptive> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Adaptive, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let simd = self.simd;
+        let elements = items.iter().map(|i| i.x.len()).sum();
+        let run = |item: &mut AdaptiveItem<'_, Cpu, T>| {
+            let rule = Rule::new(op.draw.position(item.tensor, domain::ADAPTIVE), op.bits, op.block.get(), op.weight);
+            let (levels, scales) = (&mut *item.levels, &mut *item.scales);
+            let work = AdaptiveWork { x: item.x, levels, scales, first: item.first, rule };
+            fold(work, TILE, &|w| simd.adaptive_blocks(w), &join)
+        };
+        run_items(items, elements, reports, |i| i.report, run);
+        Ok(())
     }
-    let elements = items.iter().map(|i| i.x.len()).sum();
-    let run = |item: &mut AdaptiveItem<'_, Cpu, T>| {
-        let rule = Rule::new(op.draw.position(item.tensor, domain::ADAPTIVE), op.bits, op.block.get(), op.weight);
-        let (levels, scales) = (&mut *item.levels, &mut *item.scales);
-        let work = AdaptiveWork { x: item.x, levels, scales, first: item.first, rule };
-        fold(work, TILE, &|w| simd.adaptive_blocks(w), &join)
-    };
-    run_items(items, elements, reports, |i| i.report, run);
-    Ok(())
 }
 
 /// What all blocks of an item share.
@@ -126,26 +121,22 @@ pub(super) fn plain_adaptive_block<T: Element>(
     }
 }
 
-pub(super) fn exact<T: Element>(
-    simd: Simd,
-    op: &Exact,
-    items: &mut [ExactItem<'_, Cpu, T>],
-    reports: &mut [Report],
-) -> Result<()> {
-    op.validate()?;
-    for item in items.iter() {
-        item.validate(op)?;
-        check_slot(item.report, reports.len())?;
+impl Launch<Exact> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Exact, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let simd = self.simd;
+        let elements = items.iter().map(|i| i.x.len()).sum();
+        let headroom = op.headroom.map(f32::to_bits);
+        let run = |item: &mut ExactItem<'_, Cpu, T>| {
+            let at = op.draw.position(item.tensor, domain::TERNARY);
+            let rule = Rule::new(at, op.bits, op.block.get(), op.weight);
+            let (counts, scales, seen) = (&mut *item.counts, &mut *item.scales, &mut *item.seen);
+            let work = ExactTile { x: item.x, counts, scales, seen, first: item.first, rule, headroom };
+            fold(work, TILE, &|w| exact_tile(simd, w), &join)
+        };
+        run_items(items, elements, reports, |i| i.report, run);
+        Ok(())
     }
-    let elements = items.iter().map(|i| i.x.len()).sum();
-    let run = |item: &mut ExactItem<'_, Cpu, T>| {
-        let rule = Rule::new(op.draw.position(item.tensor, domain::TERNARY), op.bits, op.block.get(), op.weight);
-        let (counts, seen) = (&mut *item.counts, &mut *item.seen);
-        let work = ExactWork { x: item.x, counts, scales: item.scales, seen, first: item.first, rule };
-        fold(work, TILE, &|w| simd.exact_blocks(w), &join)
-    };
-    run_items(items, elements, reports, |i| i.report, run);
-    Ok(())
 }
 
 /// Blocks to accumulate exactly.
@@ -182,6 +173,93 @@ impl<T: Element> Tile for ExactWork<'_, T> {
             },
         )
     }
+}
+
+/// The same before the scales are known.
+struct ExactTile<'a, T> {
+    x: &'a [T],
+    counts: &'a mut [u32],
+    scales: &'a mut [u16],
+    seen: &'a mut [u16],
+    first: u64,
+    rule: Rule,
+    /// What gives a block that is seen for the first time its scale, as f32 bits.
+    headroom: Option<u32>,
+}
+
+impl<T: Element> Tile for ExactTile<'_, T> {
+    fn elements(&self) -> usize {
+        self.x.len()
+    }
+
+    fn split(self, at: usize) -> (Self, Self) {
+        let (first, rule, headroom) = (self.first, self.rule, self.headroom);
+        let (x, y) = self.x.split_at(at);
+        let (counts, more_counts) = self.counts.split_at_mut(rule.words(at));
+        let (scales, more_scales) = self.scales.split_at_mut(at / rule.block);
+        let (seen, more_seen) = self.seen.split_at_mut(at / rule.block);
+        (
+            ExactTile { x, counts, scales, seen, first, rule, headroom },
+            ExactTile {
+                x: y,
+                counts: more_counts,
+                scales: more_scales,
+                seen: more_seen,
+                first: first + at as u64,
+                rule,
+                headroom,
+            },
+        )
+    }
+}
+
+/// A tile of exact counts: blocks that are seen for the first time get their scales first.
+fn exact_tile<T: Element>(simd: Simd, w: ExactTile<'_, T>) -> Report {
+    if let Some(headroom) = w.headroom {
+        for (x, scale) in w.x.chunks(w.rule.block).zip(w.scales.iter_mut()).filter(|(_, scale)| **scale == 0) {
+            let max = block_max(simd, x, w.rule.weight, |_| ());
+            *scale = (count_scale(w.rule.bits, stochastic_scale(max), headroom) >> 16) as u16;
+        }
+    }
+    let w = ExactWork { x: w.x, counts: w.counts, scales: w.scales, seen: w.seen, first: w.first, rule: w.rule };
+    if w.rule.bits == 32 { fine(w) } else { simd.exact_blocks(w) }
+}
+
+/// The largest product of a block that is in range; calls `f` with the index of each that is not.
+pub(super) fn block_max<T: Element>(simd: Simd, x: &[T], weight: u32, mut f: impl FnMut(usize)) -> u32 {
+    // A product is monotone in the magnitude, so the largest product is that of the largest magnitude.
+    let max = magnitude(weighted(simd.max(x), weight));
+    if !out_of_range(max) {
+        return max;
+    }
+    let mut max = 0;
+    for (i, x) in x.iter().enumerate() {
+        let m = magnitude(weighted(x.to_f32_bits(), weight));
+        if out_of_range(m) { f(i) } else { max = max.max(m) }
+    }
+    max
+}
+
+/// Fine levels in 32-bit counts: rounded to nearest, so no draw is made.
+fn fine<T: Element>(w: ExactWork<'_, T>) -> Report {
+    let (mut report, rule) = (Report::default(), w.rule);
+    let blocks = w.x.chunks(rule.block).zip(w.counts.chunks_mut(rule.block)).zip(w.scales).zip(w.seen);
+    for (b, (((x, counts), scale), seen)) in blocks.enumerate() {
+        let (q, mut max) = (bf16_to_f32(*scale), 0);
+        for (i, (x, count)) in x.iter().zip(counts).enumerate() {
+            let p = weighted(x.to_f32_bits(), rule.weight);
+            if out_of_range(magnitude(p)) {
+                note(&mut report, w.first + (b * rule.block + i) as u64);
+                continue;
+            }
+            max = max.max(magnitude(p));
+            let (level, cut) = round_fine(p, q);
+            report.clipped += u64::from(cut);
+            *count = count.wrapping_add(level as u32);
+        }
+        *seen = (*seen).max((stochastic_scale(max) >> 16) as u16);
+    }
+    report
 }
 
 /// The plain form of the exact tile.
@@ -226,96 +304,29 @@ pub(super) fn plain_exact_block<T: Element>(
     *seen = (*seen).max((stochastic_scale(max) >> 16) as u16);
 }
 
-pub(super) fn look<T: Element>(
-    simd: Simd,
-    op: &Look,
-    items: &mut [LookItem<'_, Cpu, T>],
-    reports: &mut [Report],
-) -> Result<()> {
-    op.validate()?;
-    for item in items.iter() {
-        item.validate(op)?;
-        check_slot(item.report, reports.len())?;
-    }
-    let (elements, block) = (items.iter().map(|i| i.x.len()).sum(), op.block.get() as usize);
-    let run = |item: &mut LookItem<'_, Cpu, T>| {
-        let work = LookWork { x: item.x, seen: &mut *item.seen, first: 0, block, weight: op.weight.to_bits() };
-        fold(work, TILE, &|w| look_tile(simd, w), &join)
-    };
-    run_items(items, elements, reports, |i| i.report, run);
-    Ok(())
-}
-
-struct LookWork<'a, T> {
-    x: &'a [T],
-    seen: &'a mut [u16],
-    first: u64,
-    block: usize,
-    weight: u32,
-}
-
-impl<T: Element> Tile for LookWork<'_, T> {
-    fn elements(&self) -> usize {
-        self.x.len()
-    }
-
-    fn split(self, at: usize) -> (Self, Self) {
-        let (first, block, weight) = (self.first, self.block, self.weight);
-        let (x, y) = self.x.split_at(at);
-        let (seen, more) = self.seen.split_at_mut(at / block);
-        (
-            LookWork { x, seen, first, block, weight },
-            LookWork { x: y, seen: more, first: first + at as u64, block, weight },
-        )
+impl Launch<F32> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, F32, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let weight = op.weight.to_bits();
+        let elements = items.iter().map(|i| i.x.len()).sum();
+        let run = |item: &mut F32Item<'_, Cpu, T>| {
+            let zip = Zip { a: item.x, b: &mut *item.sum, a_per: 1, b_per: 1, at: 0 };
+            let mut report = fold(zip, TILE, &|z| add_f32(z, weight), &join);
+            report.first = report.first.map(|i| item.first.saturating_add(i));
+            report
+        };
+        run_items(items, elements, reports, |i| i.report, run);
+        Ok(())
     }
 }
 
-fn look_tile<T: Element>(simd: Simd, w: LookWork<'_, T>) -> Report {
+fn add_f32<T: Element>(z: Zip<'_, T, f32>, weight: u32) -> Report {
     let mut report = Report::default();
-    for (b, (x, seen)) in w.x.chunks(w.block).zip(w.seen).enumerate() {
-        // A product is monotone in the magnitude, so the largest product is that of the largest magnitude.
-        let mut max = magnitude(weighted(simd.max(x), w.weight));
-        if out_of_range(max) {
-            max = 0;
-            for (i, x) in x.iter().enumerate() {
-                let m = magnitude(weighted(x.to_f32_bits(), w.weight));
-                if out_of_range(m) {
-                    note(&mut report, w.first + (b * w.block + i) as u64);
-                } else {
-                    max = max.max(m);
-                }
-            }
+    for (i, (x, s)) in z.a.iter().zip(z.b).enumerate() {
+        match sum_f32(s.to_bits(), weighted(x.to_f32_bits(), weight)) {
+            Some(v) => *s = f32::from_bits(v),
+            None => note(&mut report, (z.at + i) as u64),
         }
-        *seen = (*seen).max((stochastic_scale(max) >> 16) as u16);
     }
     report
-}
-
-pub(super) fn window_scales(op: &WindowScales, seen: &[u16], scales: &mut [u16]) -> Result<()> {
-    op.validate(seen.len(), scales.len())?;
-    let headroom = op.headroom.to_bits();
-    let run = |z: Zip<'_, u16, u16>| {
-        for (scale, &seen) in z.b.iter_mut().zip(z.a) {
-            *scale = (window_scale(bf16_to_f32(seen), headroom) >> 16) as u16;
-        }
-    };
-    fold(Zip { a: seen, b: scales, a_per: 1, b_per: 1, at: 0 }, TILE, &run, &|(), ()| ());
-    Ok(())
-}
-
-pub(super) fn merge(op: &Merge, from: &[u32], into: &mut [u32]) -> Result<()> {
-    op.validate(into.len(), from.len())?;
-    // The top bit of each field; below it a carry stays within the field.
-    let top = match op.bits {
-        4 => 0x8888_8888,
-        8 => 0x8080_8080,
-        _ => 0x8000_8000,
-    };
-    let run = |z: Zip<'_, u32, u32>| {
-        for (a, &b) in z.b.iter_mut().zip(z.a) {
-            *a = (*a & !top).wrapping_add(b & !top) ^ ((*a ^ b) & top);
-        }
-    };
-    fold(Zip { a: from, b: into, a_per: 1, b_per: 1, at: 0 }, TILE, &run, &|(), ()| ());
-    Ok(())
 }

@@ -2,42 +2,27 @@
 
 use super::Cpu;
 use super::simd::Simd;
-use super::split::{TILE, Tile, check_slot, fold, join, merge_into, note};
+use super::split::{TILE, Tile, fold, join, note, run_items};
 use crate::error::Result;
 use crate::numerics::float::{magnitude, out_of_range};
 use crate::numerics::level::weighted;
 use crate::op::check::{Check, Item};
-use crate::op::{Element, Report};
-use rayon::prelude::*;
+use crate::op::{Checked, Launch};
+use crate::types::{Element, Report};
 
-pub(super) fn check<T: Element>(
-    simd: Simd,
-    op: &Check,
-    items: &[Item<'_, Cpu, T>],
-    reports: &mut [Report],
-) -> Result<()> {
-    op.validate()?;
-    for item in items {
-        item.validate()?;
-        check_slot(item.report, reports.len())?;
+impl Launch<Check> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Check, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let simd = self.simd;
+        let weight = op.weight.to_bits();
+        let elements: usize = items.iter().map(|i| i.x.len()).sum();
+        let run = |i: &mut Item<'_, Cpu, T>| {
+            let work = Work { x: i.x, first: i.first };
+            fold(work, TILE, &|w: Work<'_, T>| tile(simd, w.x, w.first, weight), &join)
+        };
+        run_items(items, elements, reports, |i| i.report, run);
+        Ok(())
     }
-    let weight = op.weight.to_bits();
-    let elements: usize = items.iter().map(|i| i.x.len()).sum();
-    let run = |i: &Item<'_, Cpu, T>| {
-        let work = Work { x: i.x, first: i.first };
-        fold(work, TILE, &|w: Work<'_, T>| tile(simd, w.x, w.first, weight), &join)
-    };
-    if elements <= TILE || items.len() < 2 {
-        for item in items {
-            merge_into(reports, item.report, run(item));
-        }
-    } else {
-        let found: Vec<Report> = items.par_iter().map(run).collect();
-        for (item, report) in items.iter().zip(found) {
-            merge_into(reports, item.report, report);
-        }
-    }
-    Ok(())
 }
 
 struct Work<'a, T> {

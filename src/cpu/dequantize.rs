@@ -2,30 +2,27 @@
 
 use super::Cpu;
 use super::simd::Simd;
-use super::split::{TILE, Tile, fold};
+use super::split::{TILE, Tile, each, fold};
 use crate::error::Result;
 use crate::numerics::constants::GROUP;
 use crate::numerics::float::bf16_to_f32;
-use crate::op::Element;
 use crate::op::dequantize::{Dequantize, Item};
-use rayon::prelude::*;
+use crate::op::{Checked, Launch};
+use crate::types::Element;
 
-pub(super) fn dequantize<T: Element>(simd: Simd, op: &Dequantize, items: &mut [Item<'_, Cpu, T>]) -> Result<()> {
-    for item in items.iter() {
-        item.validate(op)?;
+impl Launch<Dequantize> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Dequantize, T>) -> Result<()> {
+        let (op, items, ()) = work.into_parts();
+        let simd = self.simd;
+        let elements: usize = items.iter().map(|i| i.out.len()).sum();
+        let run = |item: &mut Item<'_, Cpu, T>| {
+            let size = op.grouping.size(item.out.len());
+            let work = Work { words: item.words, scales: item.scales, out: &mut *item.out, start: 0, size };
+            fold(work, TILE, &|w| tile(simd, w), &|(), ()| ());
+        };
+        each(items, elements, run);
+        Ok(())
     }
-    let elements: usize = items.iter().map(|i| i.out.len()).sum();
-    let run = |item: &mut Item<'_, Cpu, T>| {
-        let size = op.grouping.size(item.out.len());
-        let work = Work { words: item.words, scales: item.scales, out: &mut *item.out, start: 0, size };
-        fold(work, TILE, &|w| tile(simd, w), &|(), ()| ());
-    };
-    if elements <= TILE || items.len() < 2 {
-        items.iter_mut().for_each(run);
-    } else {
-        items.par_iter_mut().for_each(run);
-    }
-    Ok(())
 }
 
 struct Work<'a, T> {
@@ -68,7 +65,7 @@ fn tile<T: Element>(simd: Simd, w: Work<'_, T>) {
 
 /// `out` from the trits from element `start` of `words` on, all under one scale (f32 bits).
 pub(super) fn plain_run<T: Element>(words: &[u32], start: usize, scale: u32, out: &mut [T]) {
-    let values = [T::from_f32_bits(0), T::from_f32_bits(scale), T::from_f32_bits(scale ^ 0x8000_0000)];
+    let values = [0, scale, scale ^ 0x8000_0000].map(T::from_f32_bits_saturating);
     for (i, out) in (start..).zip(out) {
         let (pair, bit) = (i / GROUP * 2, i % GROUP);
         let (plus, minus) = (words[pair] >> bit & 1, words[pair + 1] >> bit & 1);

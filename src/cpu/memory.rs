@@ -1,9 +1,9 @@
 //! Host memory: buffers are vectors, views are slices.
 
 use super::Cpu;
-use crate::backend::Memory;
 use crate::error::{Error, Result};
-use crate::op::{Report, length};
+use crate::memory::Memory;
+use crate::types::{Report, length};
 use bytemuck::Pod;
 use std::ops::Range;
 
@@ -72,6 +72,18 @@ impl Memory for Cpu {
 
     fn reborrow<'s, T: Pod + Send + Sync>(view: &'s mut Self::ViewMut<'_, T>) -> Self::ViewMut<'s, T> {
         view
+    }
+
+    fn accepts<T: Pod + Send + Sync>(&self, _: &Self::View<'_, T>) -> Result<()> {
+        Ok(())
+    }
+
+    fn accepts_mut<T: Pod + Send + Sync>(&self, _: &Self::ViewMut<'_, T>) -> Result<()> {
+        Ok(())
+    }
+
+    fn accepts_reports(&self, _: &Vec<Report>) -> Result<()> {
+        Ok(())
     }
 
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {

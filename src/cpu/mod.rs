@@ -23,10 +23,8 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod update;
+mod window;
 
-use crate::backend::Backend;
-use crate::error::Result;
-use crate::op::{self, Element, Report};
 use simd::Simd;
 
 /// The CPU backend. Views are slices, buffers are vectors, work runs in the current rayon pool.
@@ -34,8 +32,7 @@ use simd::Simd;
 /// # Examples
 ///
 /// ```
-/// use trigrad::backend::{Backend, Memory};
-/// use trigrad::cpu::Cpu;
+/// use trigrad::{Backend, Memory, cpu::Cpu};
 /// use trigrad::op::{Draw, quantize::{Item, Quantize}};
 ///
 /// let cpu = Cpu::new();
@@ -87,138 +84,5 @@ impl Cpu {
 impl Default for Cpu {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Backend for Cpu {
-    fn quantize<T: Element>(
-        &self,
-        op: &op::quantize::Quantize,
-        items: &mut [op::quantize::Item<'_, Self, T>],
-        reports: &mut Vec<Report>,
-    ) -> Result<()> {
-        quantize::quantize(self.simd, op, items, reports)
-    }
-
-    fn dequantize<T: Element>(
-        &self,
-        op: &op::dequantize::Dequantize,
-        items: &mut [op::dequantize::Item<'_, Self, T>],
-    ) -> Result<()> {
-        dequantize::dequantize(self.simd, op, items)
-    }
-
-    fn accumulate_adaptive<T: Element>(
-        &self,
-        op: &op::accumulate::Adaptive,
-        items: &mut [op::accumulate::AdaptiveItem<'_, Self, T>],
-        reports: &mut Vec<Report>,
-    ) -> Result<()> {
-        accumulate::adaptive(self.simd, op, items, reports)
-    }
-
-    fn accumulate_exact<T: Element>(
-        &self,
-        op: &op::accumulate::Exact,
-        items: &mut [op::accumulate::ExactItem<'_, Self, T>],
-        reports: &mut Vec<Report>,
-    ) -> Result<()> {
-        accumulate::exact(self.simd, op, items, reports)
-    }
-
-    fn look<T: Element>(
-        &self,
-        op: &op::accumulate::Look,
-        items: &mut [op::accumulate::LookItem<'_, Self, T>],
-        reports: &mut Vec<Report>,
-    ) -> Result<()> {
-        accumulate::look(self.simd, op, items, reports)
-    }
-
-    fn window_scales(&self, op: &op::accumulate::WindowScales, seen: &[u16], scales: &mut [u16]) -> Result<()> {
-        accumulate::window_scales(op, seen, scales)
-    }
-
-    fn merge(&self, op: &op::accumulate::Merge, from: &[u32], into: &mut [u32]) -> Result<()> {
-        accumulate::merge(op, from, into)
-    }
-
-    fn read_out<T: Element>(
-        &self,
-        op: &op::read_out::ReadOut,
-        items: &mut [op::read_out::Item<'_, Self, T>],
-        guards: Option<&Vec<Report>>,
-    ) -> Result<()> {
-        read_out::read_out(self.simd, op, items, guards.map(Vec::as_slice))
-    }
-
-    fn check<T: Element>(
-        &self,
-        op: &op::check::Check,
-        items: &[op::check::Item<'_, Self, T>],
-        reports: &mut Vec<Report>,
-    ) -> Result<()> {
-        check::check(self.simd, op, items, reports)
-    }
-
-    fn pack(&self, trits: &[i8], words: &mut [u32], reports: &mut Vec<Report>, slot: usize) -> Result<()> {
-        pack::pack(trits, words, reports, slot)
-    }
-
-    fn unpack(&self, words: &[u32], trits: &mut [i8], reports: &mut Vec<Report>, slot: usize) -> Result<()> {
-        pack::unpack(words, trits, reports, slot)
-    }
-
-    fn split_planes(&self, words: &[u32], plus: &mut [u32], minus: &mut [u32]) -> Result<()> {
-        pack::split_planes(words, plus, minus)
-    }
-
-    fn join_planes(&self, plus: &[u32], minus: &[u32], words: &mut [u32]) -> Result<()> {
-        pack::join_planes(plus, minus, words)
-    }
-
-    fn planes_to_fields(&self, words: &[u32], fields: &mut [u32]) -> Result<()> {
-        pack::planes_to_fields(words, fields)
-    }
-
-    fn fields_to_planes(&self, fields: &[u32], words: &mut [u32]) -> Result<()> {
-        pack::fields_to_planes(fields, words)
-    }
-
-    fn count_nonzero(&self, words: &[u32]) -> Result<u64> {
-        reduce::count_nonzero(words)
-    }
-
-    fn dot(
-        &self,
-        op: &op::reduce::Dot,
-        words_a: &[u32],
-        scales_a: &[u16],
-        words_b: &[u32],
-        scales_b: &[u16],
-    ) -> Result<f64> {
-        reduce::dot(op, words_a, scales_a, words_b, scales_b)
-    }
-
-    fn squared_norm(&self, op: &op::reduce::SquaredNorm, levels: &[u32], scales: &[u16]) -> Result<f64> {
-        reduce::squared_norm(op, levels, scales)
-    }
-
-    fn update_sgd<T: Element>(
-        &self,
-        op: &op::update::Sgd,
-        items: &mut [op::update::SgdItem<'_, Self, T>],
-        guards: Option<&Vec<Report>>,
-    ) -> Result<()> {
-        update::sgd(op, items, guards.map(Vec::as_slice))
-    }
-
-    fn update_adamw<T: Element>(
-        &self,
-        op: &op::update::AdamW,
-        items: &mut [op::update::AdamWItem<'_, Self, T>],
-        guards: Option<&Vec<Report>>,
-    ) -> Result<()> {
-        update::adamw(op, items, guards.map(Vec::as_slice))
     }
 }

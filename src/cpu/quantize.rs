@@ -5,7 +5,7 @@
 
 use super::Cpu;
 use super::simd::Simd;
-use super::split::{TILE, Tile, check_slot, fold, join, note, run_items};
+use super::split::{TILE, Tile, fold, join, note, run_items};
 use crate::error::Result;
 use crate::numerics::constants::{CHUNK, GROUP, domain};
 use crate::numerics::draw::{Position, draws};
@@ -14,25 +14,20 @@ use crate::numerics::scale::stochastic_scale;
 use crate::numerics::threshold::{Moments, Sum, relative};
 use crate::numerics::trit::{above, keep};
 use crate::op::quantize::{Item, Quantize, Rule, Threshold};
-use crate::op::{Element, Grouping, Report};
+use crate::op::{Checked, Launch};
+use crate::types::{Element, Grouping, Report};
 
 /// Elements up to which whole rows are handled within one task.
 const ROWS_MAX: usize = 1 << 18;
 
-pub(super) fn quantize<T: Element>(
-    simd: Simd,
-    op: &Quantize,
-    items: &mut [Item<'_, Cpu, T>],
-    reports: &mut [Report],
-) -> Result<()> {
-    op.validate()?;
-    for item in items.iter() {
-        item.validate(op)?;
-        check_slot(item.report, reports.len())?;
+impl Launch<Quantize> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Quantize, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let simd = self.simd;
+        let elements = items.iter().map(|i| i.x.len()).sum();
+        run_items(items, elements, reports, |i| i.report, |i| quantize_item(simd, op, i));
+        Ok(())
     }
-    let elements = items.iter().map(|i| i.x.len()).sum();
-    run_items(items, elements, reports, |i| i.report, |i| quantize_item(simd, op, i));
-    Ok(())
 }
 
 /// What decides the trits of one group.

@@ -1,47 +1,34 @@
 //! Read out: levels or counts times their block's scale.
 
 use super::Cpu;
-use super::simd::Simd;
-use super::split::{TILE, Tile, check_slot, fold};
+use super::split::{TILE, Tile, Zip, each, fold};
 use crate::error::Result;
 use crate::numerics::constants::GROUP;
 use crate::numerics::float::bf16_to_f32;
 use crate::numerics::level;
 use crate::numerics::pack;
-use crate::op::read_out::{Item, ReadOut};
-use crate::op::{Element, ElementType, Report};
-use rayon::prelude::*;
+use crate::op::read_out::{F32Item, Item, ReadOut, ReadOutF32};
+use crate::op::{Checked, Launch};
+use crate::types::{Element, ElementType, Report};
 
-pub(super) fn read_out<T: Element>(
-    simd: Simd,
-    op: &ReadOut,
-    items: &mut [Item<'_, Cpu, T>],
-    guards: Option<&[Report]>,
-) -> Result<()> {
-    op.validate()?;
-    for item in items.iter() {
-        item.validate(op)?;
-        if let Some(slot) = item.guard {
-            check_slot(slot, guards.map_or(0, <[Report]>::len))?;
-        }
+impl Launch<ReadOut> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, ReadOut, T>) -> Result<()> {
+        let (op, items, guards) = work.into_parts();
+        let simd = self.simd;
+        let rule = Rule { bits: op.bits, block: op.block.get() as usize, factor: op.factor };
+        let elements: usize = items.iter().map(|i| i.out.len()).sum();
+        let run = |item: &mut Item<'_, Cpu, T>| {
+            let found = item.guard.and_then(|slot| guards.and_then(|g| g.get(slot)));
+            let work = Work { levels: item.levels, scales: item.scales, out: &mut *item.out, rule };
+            if found.is_some_and(|r| r.non_finite > 0) {
+                fold(work, TILE, &|w: Work<'_, T>| w.out.fill(not_a_number()), &|(), ()| ());
+            } else {
+                fold(work, TILE, &|w| simd.read_out_blocks(w), &|(), ()| ());
+            }
+        };
+        each(items, elements, run);
+        Ok(())
     }
-    let rule = Rule { bits: op.bits, block: op.block.get() as usize, factor: op.factor };
-    let elements: usize = items.iter().map(|i| i.out.len()).sum();
-    let run = |item: &mut Item<'_, Cpu, T>| {
-        let found = item.guard.and_then(|slot| guards.and_then(|g| g.get(slot)));
-        let work = Work { levels: item.levels, scales: item.scales, out: &mut *item.out, rule };
-        if found.is_some_and(|r| r.non_finite > 0) {
-            fold(work, TILE, &|w: Work<'_, T>| w.out.fill(not_a_number()), &|(), ()| ());
-        } else {
-            fold(work, TILE, &|w| simd.read_out_blocks(w), &|(), ()| ());
-        }
-    };
-    if elements <= TILE || items.len() < 2 {
-        items.iter_mut().for_each(run);
-    } else {
-        items.par_iter_mut().for_each(run);
-    }
-    Ok(())
 }
 
 /// The pattern that marks a window with non-finite input: every bit but the sign.
@@ -95,6 +82,30 @@ pub(super) fn plain_blocks<T: Element>(w: Work<'_, T>) {
 pub(super) fn plain_block<T: Element>(rule: &Rule, levels: &[u32], scale: u16, out: &mut [T]) {
     let s = bf16_to_f32(scale);
     for (i, out) in out.iter_mut().enumerate() {
-        *out = T::from_f32_bits(level::read_out(pack::level(levels, rule.bits, i), s, rule.factor).to_bits());
+        *out =
+            T::from_f32_bits_saturating(level::read_out(pack::level(levels, rule.bits, i), s, rule.factor).to_bits());
+    }
+}
+
+impl Launch<ReadOutF32> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, ReadOutF32, T>) -> Result<()> {
+        let (op, items, guards) = work.into_parts();
+        let factor = op.factor;
+        let elements = items.iter().map(|i| i.out.len()).sum();
+        let tile = |z: Zip<'_, f32, T>| {
+            for (out, sum) in z.b.iter_mut().zip(z.a) {
+                *out = T::from_f32_bits_saturating(level::saturate(sum * factor).to_bits());
+            }
+        };
+        each(items, elements, |item: &mut F32Item<'_, Cpu, T>| {
+            let found: Option<&Report> = item.guard.and_then(|slot| guards.and_then(|g| g.get(slot)));
+            if found.is_some_and(|r| r.non_finite > 0) {
+                item.out.fill(not_a_number());
+            } else {
+                let zip = Zip { a: item.sum, b: &mut *item.out, a_per: 1, b_per: 1, at: 0 };
+                fold(zip, TILE, &tile, &|(), ()| ());
+            }
+        });
+        Ok(())
     }
 }

@@ -1,46 +1,130 @@
 //! Reductions over packed data: integer counts a group and tile, added exactly.
 
+use super::Cpu;
 use super::split::{TILE, fold};
 use crate::error::Result;
 use crate::numerics::constants::GROUP;
 use crate::numerics::float::{bf16_to_f32, magnitude};
 use crate::numerics::pack::field;
-use crate::numerics::reduce::{ExactSum, dot_words, nonzero_words};
-use crate::op::length;
-use crate::op::reduce::{Dot, SquaredNorm};
+use crate::numerics::reduce::{ExactSum, SUM_WORDS, dot_words, nonzero_words};
+use crate::op::reduce::{
+    CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem,
+};
+use crate::op::{Checked, Launch};
+use crate::types::Element;
+use rayon::prelude::*;
 use std::ops::Range;
 
-pub(super) fn count_nonzero(words: &[u32]) -> Result<u64> {
-    length("words", words.len().next_multiple_of(2), words.len())?;
-    let count = |groups: Range<usize>| -> u64 {
-        let words = words.get(2 * groups.start..2 * groups.end).unwrap_or_default();
-        words.chunks_exact(2).map(|p| u64::from(nonzero_words([p[0], p[1]]))).sum()
-    };
-    Ok(fold(0..words.len() / 2, TILE / GROUP, &count, &|a, b| a + b))
-}
-
-pub(super) fn dot(op: &Dot, words_a: &[u32], scales_a: &[u16], words_b: &[u32], scales_b: &[u16]) -> Result<f64> {
-    op.validate(words_a.len(), scales_a.len(), words_b.len(), scales_b.len())?;
-    let sum = sum_pieces(op.n, op.grouping.size(op.n), |sum, group, piece| {
-        let count = pairs(words_a, piece.clone()).zip(pairs(words_b, piece)).map(|(a, b)| i64::from(dot_words(a, b)));
-        sum.add_product(count.sum(), scale(scales_a, group), scale(scales_b, group));
-    });
-    Ok(sum.to_f64())
-}
-
-pub(super) fn squared_norm(op: &SquaredNorm, levels: &[u32], scales: &[u16]) -> Result<f64> {
-    op.validate(levels.len(), scales.len())?;
-    let sum = sum_pieces(op.n, op.grouping.size(op.n), |sum, group, piece| {
-        let squares = match op.bits {
-            2 => pairs(levels, piece).map(|p| i64::from(nonzero_words(p))).sum(),
-            4 => squares::<4>(levels, piece),
-            8 => squares::<8>(levels, piece),
-            _ => squares::<16>(levels, piece),
+impl Launch<CountNonzero> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, CountNonzero, T>) -> Result<()> {
+        let (_, items, sums) = work.into_parts();
+        let count = |words: &[u32]| {
+            let count = |groups: Range<usize>| -> u64 {
+                let words = words.get(2 * groups.start..2 * groups.end).unwrap_or_default();
+                words.chunks_exact(2).map(|p| u64::from(nonzero_words([p[0], p[1]]))).sum()
+            };
+            fold(0..words.len() / 2, TILE / GROUP, &count, &|a, b| a + b)
         };
-        let s = scale(scales, group);
-        sum.add_product(squares, s, s);
-    });
-    Ok(sum.to_f64())
+        add_all(
+            items,
+            sums,
+            |i| i.sum,
+            |i: &CountNonzeroItem<'_, Cpu>| {
+                let mut sum = ExactSum::default();
+                sum.add_count(count(i.words));
+                sum
+            },
+        );
+        Ok(())
+    }
+}
+
+impl Launch<Dot> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Dot, T>) -> Result<()> {
+        let (op, items, sums) = work.into_parts();
+        add_all(
+            items,
+            sums,
+            |i| i.sum,
+            |i: &DotItem<'_, Cpu>| {
+                sum_pieces(i.n, op.grouping.size(i.n), |sum, group, piece| {
+                    let each = pairs(i.words_a, piece.clone()).zip(pairs(i.words_b, piece));
+                    let count = each.map(|(a, b)| i64::from(dot_words(a, b))).sum();
+                    sum.add_product(count, scale(i.scales_a, group), scale(i.scales_b, group));
+                })
+            },
+        );
+        Ok(())
+    }
+}
+
+impl Launch<SquaredNorm> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, SquaredNorm, T>) -> Result<()> {
+        let (op, items, sums) = work.into_parts();
+        add_all(
+            items,
+            sums,
+            |i| i.sum,
+            |i: &SquaredNormItem<'_, Cpu>| {
+                sum_pieces(i.n, op.grouping.size(i.n), |sum, group, piece| {
+                    let s = scale(i.scales, group);
+                    let squares = match op.bits {
+                        2 => pairs(i.levels, piece).map(|p| i64::from(nonzero_words(p))).sum(),
+                        4 => squares::<4>(i.levels, piece),
+                        8 => squares::<8>(i.levels, piece),
+                        16 => squares::<16>(i.levels, piece),
+                        _ => return fine_squares(sum, i.levels.get(piece).unwrap_or_default(), s),
+                    };
+                    sum.add_product(squares, s, s);
+                })
+            },
+        );
+        Ok(())
+    }
+}
+
+/// Squares of 32-bit counts, whose sum would not fit 64 bits: each is added in two parts.
+fn fine_squares(sum: &mut ExactSum, counts: &[u32], scale: u32) {
+    for &count in counts {
+        let square = i64::from(count as i32).pow(2);
+        sum.add_product(square & 0xffff_ffff, scale, scale);
+        sum.add_shifted_product(square >> 32, scale, scale, 32);
+    }
+}
+
+impl Launch<SquaredNormF32> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, SquaredNormF32, T>) -> Result<()> {
+        let (_, items, sums) = work.into_parts();
+        add_all(
+            items,
+            sums,
+            |i| i.sum,
+            |i: &SquaredNormF32Item<'_, Cpu>| {
+                sum_pieces(i.x.len(), TILE, |sum, _, piece| {
+                    i.x.get(piece).unwrap_or_default().iter().for_each(|x| sum.add_square(x.to_bits()));
+                })
+            },
+        );
+        Ok(())
+    }
+}
+
+/// Adds what each item comes to into its slot of the sums.
+fn add_all<I: Sync>(
+    items: &[I],
+    sums: &mut [u32],
+    slot: impl Fn(&I) -> usize,
+    of: impl Fn(&I) -> ExactSum + Sync + Send,
+) {
+    let found: Vec<ExactSum> = items.par_iter().map(of).collect();
+    for (item, found) in items.iter().zip(found) {
+        let at = slot(item) * SUM_WORDS;
+        if let Some(words) = sums.get_mut(at..at + SUM_WORDS) {
+            let mut sum = ExactSum::from_words(words);
+            sum.merge(&found);
+            words.copy_from_slice(&sum.to_words());
+        }
+    }
 }
 
 /// Squares of the fields of a range: whole groups word by word, the rest field by field.

@@ -1,7 +1,6 @@
 //! The unit of work: tiles of whole blocks, and what tasks report.
 
-use crate::error::{Error, Result};
-use crate::op::Report;
+use crate::types::Report;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -69,8 +68,6 @@ pub(super) fn fold<W: Tile, R: Send>(
 }
 
 /// Runs every item and merges what it found into its slot; short lists stay on the calling thread.
-///
-/// The slots must exist: see [`check_slot`].
 pub(super) fn run_items<I: Send>(
     items: &mut [I],
     elements: usize,
@@ -91,19 +88,19 @@ pub(super) fn run_items<I: Send>(
     }
 }
 
+/// Runs every item; short lists stay on the calling thread.
+pub(super) fn each<I: Send>(items: &mut [I], elements: usize, run: impl Fn(&mut I) + Sync + Send) {
+    if elements <= TILE || items.len() < 2 {
+        items.iter_mut().for_each(run);
+    } else {
+        items.par_iter_mut().for_each(run);
+    }
+}
+
 /// Merges a report into its slot.
 pub(super) fn merge_into(reports: &mut [Report], slot: usize, report: Report) {
     if let Some(r) = reports.get_mut(slot) {
         r.merge(report);
-    }
-}
-
-/// Checks that a slot exists.
-pub(super) fn check_slot(slot: usize, slots: usize) -> Result<()> {
-    if slot < slots {
-        Ok(())
-    } else {
-        Err(Error::Length { what: "report slots", expected: (slot as u64).saturating_add(1), got: slots as u64 })
     }
 }
 

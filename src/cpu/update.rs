@@ -1,7 +1,7 @@
 //! Update: weights and moments group by group, the gradient read out into 32 registers' worth and never stored.
 
 use super::Cpu;
-use super::split::{TILE, Tile, fold};
+use super::split::{TILE, Tile, fold, join, note, run_items};
 use crate::error::Result;
 use crate::numerics::constants::{GROUP, domain};
 use crate::numerics::draw::{Position, draws};
@@ -10,74 +10,64 @@ use crate::numerics::level::read_out;
 use crate::numerics::pack::level;
 use crate::numerics::update;
 use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
-use crate::op::{Element, ElementType, Report};
-use rayon::prelude::*;
+use crate::op::{Checked, Launch};
+use crate::types::{Element, ElementType, Report};
 
-pub(super) fn sgd<T: Element>(op: &Sgd, items: &mut [SgdItem<'_, Cpu, T>], guards: Option<&[Report]>) -> Result<()> {
-    op.validate()?;
-    items.iter().try_for_each(|item| item.validate(op))?;
-    if skipped(guards) {
-        return Ok(());
-    }
-    let elements = items.iter().map(|i| i.weights.len()).sum();
-    let (terms, nesterov) = (op.terms, op.nesterov);
-    let run = |item: &mut SgdItem<'_, Cpu, T>| {
-        let rule = Rule::new(&op.source, item.tensor);
-        let (gradient, weights, first) = (item.gradient.shorten(), &mut *item.weights, item.first);
-        match &mut item.momentum {
-            Some(b) => {
-                let work = Work { gradient, weights, state: [&mut **b], first, rule };
-                step(work, &|g, w, [b]| {
-                    let (w, b) = update::sgd(&terms, nesterov, g, w, b);
-                    (w, [b])
-                });
-            }
-            None => {
-                let work = Work { gradient, weights, state: [], first, rule };
-                step(work, &|g, w, []| (update::sgd(&terms, nesterov, g, w, 0.0).0, []));
-            }
+impl Launch<Sgd> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Sgd, T>) -> Result<()> {
+        let (op, items, (guards, reports)) = work.into_parts();
+        if skipped(guards) {
+            return Ok(());
         }
-    };
-    each(items, elements, run);
-    Ok(())
-}
-
-pub(super) fn adamw<T: Element>(
-    op: &AdamW,
-    items: &mut [AdamWItem<'_, Cpu, T>],
-    guards: Option<&[Report]>,
-) -> Result<()> {
-    op.validate()?;
-    items.iter().try_for_each(|item| item.validate(op))?;
-    if skipped(guards) {
-        return Ok(());
+        let elements = items.iter().map(|i| i.weights.len()).sum();
+        let (terms, nesterov) = (op.terms, op.nesterov);
+        let run = |item: &mut SgdItem<'_, Cpu, T>| {
+            let rule = Rule::new(&op.source, item.tensor);
+            let (gradient, weights, first) = (item.gradient.shorten(), &mut *item.weights, item.first);
+            match &mut item.momentum {
+                Some(b) => {
+                    let work = Work { gradient, weights, state: [&mut **b], first, rule };
+                    step(work, &|g, w, [b]| {
+                        let (w, b) = update::sgd(&terms, nesterov, g, w, b);
+                        (w, [b])
+                    })
+                }
+                None => {
+                    let work = Work { gradient, weights, state: [], first, rule };
+                    step(work, &|g, w, []| (update::sgd(&terms, nesterov, g, w, 0.0).0, []))
+                }
+            }
+        };
+        run_items(items, elements, reports, |i| i.report, run);
+        Ok(())
     }
-    let elements = items.iter().map(|i| i.weights.len()).sum();
-    let terms = op.terms;
-    let run = |item: &mut AdamWItem<'_, Cpu, T>| {
-        let rule = Rule::new(&op.source, item.tensor);
-        let state = [&mut *item.first_moment, &mut *item.second_moment];
-        let work =
-            Work { gradient: item.gradient.shorten(), weights: &mut *item.weights, state, first: item.first, rule };
-        step(work, &|g, w, [m, v]| {
-            let (w, m, v) = update::adamw(&terms, g, w, m, v);
-            (w, [m, v])
-        });
-    };
-    each(items, elements, run);
-    Ok(())
 }
 
-fn skipped(guards: Option<&[Report]>) -> bool {
+impl Launch<AdamW> for Cpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW, T>) -> Result<()> {
+        let (op, items, (guards, reports)) = work.into_parts();
+        if skipped(guards) {
+            return Ok(());
+        }
+        let elements = items.iter().map(|i| i.weights.len()).sum();
+        let terms = op.terms;
+        let run = |item: &mut AdamWItem<'_, Cpu, T>| {
+            let rule = Rule::new(&op.source, item.tensor);
+            let state = [&mut *item.first_moment, &mut *item.second_moment];
+            let work =
+                Work { gradient: item.gradient.shorten(), weights: &mut *item.weights, state, first: item.first, rule };
+            step(work, &|g, w, [m, v]| {
+                let (w, m, v) = update::adamw(&terms, g, w, m, v);
+                (w, [m, v])
+            })
+        };
+        run_items(items, elements, reports, |i| i.report, run);
+        Ok(())
+    }
+}
+
+fn skipped(guards: Option<&Vec<Report>>) -> bool {
     guards.is_some_and(|slots| slots.iter().any(|r| r.non_finite > 0))
-}
-
-fn each<I: Send>(items: &mut [I], elements: usize, run: impl Fn(&mut I) + Sync + Send) {
-    if elements <= TILE || items.len() < 2 {
-        items.iter_mut().for_each(run);
-    } else {
-        items.par_iter_mut().for_each(run);
-    }
 }
 
 /// What all blocks of an item share.
@@ -142,11 +132,12 @@ impl<T: Element, const S: usize> Tile for Work<'_, T, S> {
 trait Step<const S: usize>: Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync {}
 impl<const S: usize, F: Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync> Step<S> for F {}
 
-fn step<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) {
-    fold(work, TILE, &|w| tile(w, rule), &|(), ()| ());
+fn step<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) -> Report {
+    fold(work, TILE, &|w| tile(w, rule), &join)
 }
 
-fn tile<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) {
+fn tile<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) -> Report {
+    let mut report = Report::default();
     let Work { gradient, weights, mut state, first, rule: shared } = work;
     let per = shared.block / GROUP;
     for (g, weights) in weights.chunks_mut(GROUP).enumerate() {
@@ -158,26 +149,25 @@ fn tile<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) {
             Gradient::Dense(x) => dense(&x[g * GROUP..g * GROUP + weights.len()], shared.factor),
         };
         let mut state = state.each_mut().map(|s| &mut s[g * GROUP..g * GROUP + weights.len()]);
-        let mut new = [0.0f32; GROUP];
-        for (i, ((new, g), w)) in new.iter_mut().zip(gradient).zip(&*weights).enumerate() {
+        let draws = (T::TYPE == ElementType::Bf16).then(|| draws(&shared.at, (first / GROUP as u64) as u32 + g as u32));
+        for (i, (w, g_i)) in weights.iter_mut().zip(gradient).enumerate() {
             let old = std::array::from_fn(|j| state[j][i]);
-            let (w, next) = rule(g, f32::from_bits(w.to_f32_bits()), old);
-            *new = w;
+            let (new, next) = rule(g_i, f32::from_bits(w.to_f32_bits()), old);
+            let bits = match &draws {
+                Some(k) => bf16_to_f32(update::to_bf16(new.to_bits(), k[i])),
+                None => new.to_bits(),
+            };
+            if !f32::from_bits(bits).is_finite() || next.iter().any(|s| !s.is_finite()) {
+                note(&mut report, first + (g * GROUP + i) as u64);
+                continue;
+            }
+            *w = T::from_f32_bits(bits);
             for (s, next) in state.iter_mut().zip(next) {
                 s[i] = next;
             }
         }
-        if T::TYPE == ElementType::Bf16 {
-            let k = draws(&shared.at, (first / GROUP as u64) as u32 + g as u32);
-            for ((w, new), k) in weights.iter_mut().zip(new).zip(k) {
-                *w = T::from_f32_bits(bf16_to_f32(update::to_bf16(new.to_bits(), k)));
-            }
-        } else {
-            for (w, new) in weights.iter_mut().zip(new) {
-                *w = T::from_f32_bits(new.to_bits());
-            }
-        }
     }
+    report
 }
 
 /// The gradient of a group; elements past the end read as whatever fields past the end hold, and are not used.

@@ -3,8 +3,8 @@
 use super::memory::Reports;
 use super::view::{View, ViewMut};
 use super::{Cuda, accumulate, check, dequantize, pack, quantize, read_out, reduce, update};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::op::{self, Element};
 
 impl Backend for Cuda {

@@ -6,8 +6,8 @@ use super::launch::{Call, check_slot};
 use super::memory::Reports;
 use super::modules::Module;
 use super::view::{View, ViewMut};
-use crate::backend::Memory;
 use crate::error::Result;
+use crate::memory::Memory;
 use crate::op::pack::{validate_fields, validate_planes, validate_trits};
 use cudarc::driver::DeviceSlice;
 

@@ -4,8 +4,8 @@ use super::Cuda;
 use super::item::Pointer;
 use super::launch::allocate;
 use super::view::{View, ViewMut};
-use crate::backend::Memory;
 use crate::error::Result;
+use crate::memory::Memory;
 use cudarc::driver::{CudaSlice, DevicePtrMut};
 use std::sync::{MutexGuard, PoisonError};
 

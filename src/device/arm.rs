@@ -1,7 +1,7 @@
 //! The one place that lists the backends behind [`Device`]: a line in `on!` and a call of `arm!` for each.
 
 use super::{Buffer, Device, Reports, View, ViewMut};
-use crate::backend::{Backend, Memory};
+use crate::memory::Memory;
 use crate::cpu::Cpu;
 #[cfg(feature = "cuda-kernels")]
 use crate::cuda::Cuda;
@@ -44,7 +44,7 @@ macro_rules! on {
 pub(super) use on;
 
 /// From one backend's own buffers, views and reports to those of [`Device`], and back where they are its own.
-pub(super) trait Arm: Backend + Sized {
+pub(super) trait Arm: Memory + Sized {
     /// The kind of device, for messages.
     #[cfg(any(feature = "cuda-kernels", feature = "wgpu"))]
     const KIND: &'static str;
@@ -54,6 +54,7 @@ pub(super) trait Arm: Backend + Sized {
     fn wrap_reports(reports: Self::Reports) -> Reports;
     fn of<'s, 'l: 's, T: Pod + Send + Sync>(&self, view: View<'l, T>) -> Result<Self::View<'s, T>>;
     fn of_mut<'s, T: Pod + Send + Sync>(&self, view: &'s mut ViewMut<'_, T>) -> Result<Self::ViewMut<'s, T>>;
+    fn borrow_mut<'r, 'v, T: Pod + Send + Sync>(&self, view: &'r ViewMut<'v, T>) -> Result<&'r Self::ViewMut<'v, T>>;
     fn of_reports<'r>(&self, reports: &'r Reports) -> Result<&'r Self::Reports>;
     fn of_reports_mut<'r>(&self, reports: &'r mut Reports) -> Result<&'r mut Self::Reports>;
 }
@@ -100,6 +101,12 @@ macro_rules! arm {
             }
             fn of_mut<'s, T: Pod + Send + Sync>(&self, view: &'s mut ViewMut<'_, T>) -> Result<Self::ViewMut<'s, T>> {
                 own!(self, ViewMut::$arm(v) = view => Self::reborrow(v))
+            }
+            fn borrow_mut<'r, 'v, T: Pod + Send + Sync>(
+                &self,
+                view: &'r ViewMut<'v, T>,
+            ) -> Result<&'r Self::ViewMut<'v, T>> {
+                own!(self, ViewMut::$arm(v) = view => v)
             }
             fn of_reports<'r>(&self, reports: &'r Reports) -> Result<&'r Self::Reports> {
                 own!(self, Reports::$arm(r) = reports => r)

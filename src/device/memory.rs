@@ -2,7 +2,7 @@
 
 use super::arm::{Arm, on};
 use super::{Buffer, Device, Reports, View, ViewMut};
-use crate::backend::Memory;
+use crate::memory::Memory;
 use crate::error::Result;
 use crate::op::Report;
 use bytemuck::Pod;
@@ -72,6 +72,14 @@ impl Memory for Device {
 
     fn accepts<T: Pod + Send + Sync>(&self, view: &View<'_, T>) -> Result<()> {
         on!(Device(b) = self => b.accepts(&b.of(*view)?))
+    }
+
+    fn accepts_mut<T: Pod + Send + Sync>(&self, view: &ViewMut<'_, T>) -> Result<()> {
+        on!(Device(b) = self => b.accepts_mut(b.borrow_mut(view)?))
+    }
+
+    fn accepts_reports(&self, reports: &Reports) -> Result<()> {
+        on!(Device(b) = self => b.accepts_reports(b.of_reports(reports)?))
     }
 
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {

@@ -17,7 +17,7 @@ mod arm;
 mod memory;
 mod operations;
 
-use crate::backend::Memory;
+use crate::memory::Memory;
 use crate::cpu::Cpu;
 #[cfg(feature = "cuda-kernels")]
 use crate::cuda::Cuda;

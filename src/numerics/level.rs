@@ -13,6 +13,36 @@ pub const fn level_max(bits: u32) -> u32 {
     if bits == 0 || bits > 32 { 0 } else { (1 << (bits - 1)) - 1 }
 }
 
+/// Fine levels of a micro-batch in 32-bit counts: `-2^21..=2^21`.
+pub const FINE_LEVELS: u32 = 1 << 21;
+
+/// Micro-batches that fit counts of a width: 7, 127, 32767 of trits in 4, 8 and 16 bits, 1023 of fine levels in 32.
+#[inline]
+pub const fn micro_batches_max(bits: u32) -> u32 {
+    if bits == 32 { level_max(32) / FINE_LEVELS } else { level_max(bits) }
+}
+
+/// What an element adds to a count of fine levels of size `q` (f32 bits, a power of two, or 0): `p / q` rounded to the
+/// nearest integer, ties to even, and whether it was cut to 2^21 levels. Under a scale of 0 it adds 0, and is cut where it
+/// is not 0.
+///
+/// `p`: f32 bits within the range.
+#[inline]
+pub fn round_fine(p: u32, q: u32) -> (i32, bool) {
+    let m = magnitude(p);
+    if q == 0 || m == 0 {
+        return (0, m != 0);
+    }
+    let limit = (q >> 23) + 21; // the biased exponent of 2^21 q
+    if m > limit << 23 {
+        let cut = FINE_LEVELS as i32;
+        return (if p >> 31 == 1 { -cut } else { cut }, true);
+    }
+    // Exact: a product with a power of two, at most 2^21 in magnitude; what becomes subnormal rounds to 0 all the same.
+    let scaled = f32::from_bits(p) * f32::from_bits((254 - (q >> 23)) << 23);
+    (scaled.round_ties_even() as i32, false)
+}
+
 /// What an element adds, `p = weight * x` rounded once to f32, as f32 bits.
 ///
 /// A subnormal `x`, `weight` or product counts as zero; a weight of 1 changes nothing.
@@ -38,7 +68,23 @@ pub fn sum(level: i32, scale: u32, p: u32) -> Option<u32> {
     if magnitude(v) >= RANGE_LIMIT { None } else { Some(v) }
 }
 
-/// The value of a level: `l s`, exact for `|l| < 2^16`.
+/// The sum of an element held in f32: `sum + p`, rounded once to f32, as f32 bits; a subnormal sum is +0.
+///
+/// `None` where `p` or the new sum is out of range: such an element is counted as non-finite and its sum stays.
+#[inline]
+pub fn sum_f32(sum: u32, p: u32) -> Option<u32> {
+    if magnitude(p) >= RANGE_LIMIT {
+        return None;
+    }
+    let v = (f32::from_bits(sum) + f32::from_bits(p)).to_bits();
+    match magnitude(v) {
+        0 => Some(0),
+        m if m >= RANGE_LIMIT => None,
+        _ => Some(v),
+    }
+}
+
+/// The value of a level: `l s`, the level rounded to f32 (nearest even) where it has more than 24 bits.
 #[inline]
 pub fn value(level: i32, scale: u32) -> f32 {
     level as f32 * f32::from_bits(scale)
@@ -80,12 +126,26 @@ pub const fn round_level(v: u32, s: u32, k: u32) -> i32 {
     if v >> 31 == 1 { l.wrapping_neg() } else { l }
 }
 
-/// An accumulated value read out: `(l s) factor`, rounded once to f32.
+/// An accumulated value read out: the real product `l s factor`, rounded once to f32 (the level first, where it has more
+/// than 24 bits). What lies above the largest finite f32 becomes that number.
 ///
 /// The sum has factor 1 (then it is exact), the mean `1 / (sum of weights)`.
 #[inline]
 pub fn read_out(level: i32, scale: u32, factor: f32) -> f32 {
-    value(level, scale) * factor
+    let product = value(level, scale);
+    let read = if product.is_finite() {
+        product * factor
+    } else {
+        // A level times a scale near the end of the range: the same real product by way of smaller numbers.
+        value(level, scale.wrapping_sub(64 << 23)) * factor * 18_446_744_073_709_551_616.0
+    };
+    saturate(read)
+}
+
+/// The nearest finite number; a NaN stays.
+#[inline]
+pub const fn saturate(x: f32) -> f32 {
+    x.clamp(f32::MIN, f32::MAX)
 }
 
 #[cfg(test)]

@@ -5,10 +5,15 @@
 //! of equal signs less the number of opposite ones. Such terms are added in a wide integer and rounded to an f64
 //! once, to nearest, ties to even.
 
-/// Limbs of 32 bits in an [`ExactSum`]; limb `i` has weight `2^(32 i - 268)`.
-pub const LIMBS: usize = 20;
-/// The largest exponent whose term lies within the limbs; scales come to 508.
-const EXPONENT_MAX: u32 = 32 * (LIMBS as u32 - 2) - 1;
+/// Limbs of 32 bits in an [`ExactSum`], and words of one in memory; limb `i` has weight `2^(32 i - 320)`: from the
+/// square of the smallest normal f32 up to 2^319.
+pub const SUM_WORDS: usize = 20;
+/// The exponent of the lowest bit, below that of the smallest product of two scales, 2^-268.
+pub const SUM_LOWEST: u32 = 320;
+/// What is added to the sum of two biased exponents.
+const SCALES: u32 = SUM_LOWEST - 268;
+/// The largest exponent whose term lies within the limbs; scales come to 560, squares of floats to 528.
+const EXPONENT_MAX: u32 = 32 * (SUM_WORDS as u32 - 2) - 1;
 
 /// A wide integer accumulator; order-free and mergeable.
 ///
@@ -24,7 +29,7 @@ const EXPONENT_MAX: u32 = 32 * (LIMBS as u32 - 2) - 1;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExactSum {
-    limbs: [i64; LIMBS],
+    limbs: [i64; SUM_WORDS],
     pending: u32,
 }
 
@@ -38,7 +43,13 @@ impl ExactSum {
     /// Adds `term * 2^(exponent - 268)`; `exponent` is at most 508, the sum of two biased exponents.
     #[inline]
     pub fn add(&mut self, term: i64, exponent: u32) {
-        let exponent = exponent.min(EXPONENT_MAX);
+        self.add_at(term, exponent.saturating_add(SCALES));
+    }
+
+    /// Adds `term * 2^(bit - 320)`.
+    #[inline]
+    pub fn add_at(&mut self, term: i64, bit: u32) {
+        let exponent = bit.min(EXPONENT_MAX);
         let (limb, shift) = ((exponent / 32) as usize, exponent % 32);
         let t = i128::from(term) << shift;
         self.limbs[limb] += (t & 0xffff_ffff) as i64;
@@ -59,6 +70,59 @@ impl ExactSum {
         }
     }
 
+    /// The same, times `2^shift`.
+    #[inline]
+    pub fn add_shifted_product(&mut self, count: i64, scale_a: u32, scale_b: u32, shift: u32) {
+        if count != 0 && scale_a != 0 && scale_b != 0 {
+            let ((ma, ea), (mb, eb)) = (scale_parts(scale_a), scale_parts(scale_b));
+            self.add(count.wrapping_mul(ma * mb), ea + eb + shift);
+        }
+    }
+
+    /// Adds the square of a float given by its bits; a subnormal, an infinity and a NaN count as 0.
+    #[inline]
+    pub fn add_square(&mut self, x: u32) {
+        let exponent = x >> 23 & 0xff;
+        if exponent != 0 && exponent != 0xff {
+            let mantissa = i64::from(x & 0x007f_ffff | 0x0080_0000);
+            self.add_at(mantissa * mantissa, 2 * exponent + SUM_LOWEST - 300);
+        }
+    }
+
+    /// The sum as words, lowest first, in two's complement: how it lies in memory.
+    #[must_use]
+    pub fn to_words(&self) -> [u32; SUM_WORDS] {
+        let mut sum = self.clone();
+        sum.carry();
+        sum.limbs.map(|limb| limb as u32)
+    }
+
+    /// The sum that these words hold; missing words count as 0.
+    #[must_use]
+    pub fn from_words(words: &[u32]) -> Self {
+        let mut sum = ExactSum::default();
+        for (limb, &word) in sum.limbs.iter_mut().zip(words) {
+            *limb = i64::from(word);
+        }
+        sum.limbs[SUM_WORDS - 1] = i64::from(sum.limbs[SUM_WORDS - 1] as i32);
+        sum
+    }
+
+    /// Adds a count, an integer.
+    #[inline]
+    pub fn add_count(&mut self, count: u64) {
+        self.add_at((count & 0xffff_ffff) as i64, SUM_LOWEST);
+        self.add_at((count >> 32) as i64, SUM_LOWEST + 32);
+    }
+
+    /// A sum of counts as an integer, cut to 64 bits.
+    #[must_use]
+    pub fn to_count(&self) -> u64 {
+        let words = self.to_words();
+        let lowest = SUM_LOWEST as usize / 32;
+        u64::from(words[lowest]) | u64::from(words[lowest + 1]) << 32
+    }
+
     /// Adds another sum.
     pub fn merge(&mut self, other: &ExactSum) {
         let mut other = other.clone();
@@ -72,7 +136,7 @@ impl ExactSum {
 
     /// Brings every limb but the last into 0..2^32.
     fn carry(&mut self) {
-        for i in 0..LIMBS - 1 {
+        for i in 0..SUM_WORDS - 1 {
             let c = self.limbs[i] >> 32;
             self.limbs[i] -= c << 32;
             self.limbs[i + 1] += c;
@@ -85,14 +149,14 @@ impl ExactSum {
     pub fn to_f64(&self) -> f64 {
         let mut sum = self.clone();
         sum.carry();
-        let negative = sum.limbs[LIMBS - 1] < 0;
+        let negative = sum.limbs[SUM_WORDS - 1] < 0;
         if negative {
             for l in &mut sum.limbs {
                 *l = -*l;
             }
             sum.carry();
         }
-        let Some(top) = (0..LIMBS).rev().find(|&i| sum.limbs[i] != 0) else { return 0.0 };
+        let Some(top) = (0..SUM_WORDS).rev().find(|&i| sum.limbs[i] != 0) else { return 0.0 };
         // The top three limbs hold at least 65 significant bits; the rest is sticky.
         let mut window: u128 = 0;
         for i in 0..3 {
@@ -104,7 +168,7 @@ impl ExactSum {
         let rest = window & ((1 << drop) - 1);
         let half = 1u128 << (drop - 1);
         let up = rest > half || (rest == half && (sticky || kept & 1 == 1));
-        let exponent = drop as i32 + 32 * (top as i32 - 2) - 268;
+        let exponent = drop as i32 + 32 * (top as i32 - 2) - SUM_LOWEST as i32;
         let x = (kept + u64::from(up)) as f64 * 2f64.powi(exponent);
         if negative { -x } else { x }
     }
@@ -156,9 +220,9 @@ mod tests {
     #[test]
     fn limbs_are_carried_before_they_overflow() {
         let terms = 1i64 << 30;
-        let mut sum = ExactSum { limbs: [0; LIMBS], pending: (1 << 30) - 1 };
+        let mut sum = ExactSum { limbs: [0; SUM_WORDS], pending: (1 << 30) - 1 };
         sum.limbs[0] = (terms - 1) * 0xffff_ffff;
-        sum.add(0xffff_ffff, 0);
+        sum.add_at(0xffff_ffff, 0);
         assert_eq!(sum.limbs[..3], [0xc000_0000, 0x3fff_ffff, 0]);
     }
 

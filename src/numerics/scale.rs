@@ -33,6 +33,21 @@ pub const fn window_scale(max: u32, headroom: u32) -> u32 {
     stochastic_scale(if m < RANGE_LIMIT { m } else { RANGE_LIMIT })
 }
 
+/// The size of a fine level for a window of 32-bit counts, as f32 bits: the smallest power of two of which 2^21 cover
+/// `headroom` times the largest magnitude seen, the product truncated and at most 2^126; 0 below 2^-90.
+#[inline]
+pub const fn fine_scale(max: u32, headroom: u32) -> u32 {
+    let m = super::threshold::mul_trunc(max, headroom);
+    let m = if m < RANGE_LIMIT { m } else { RANGE_LIMIT };
+    if m < ZERO_LIMIT { 0 } else { ((m + 0x007f_ffff) >> 23 << 23) - (21 << 23) }
+}
+
+/// The scale of a block of a window of counts of a width: [`window_scale`], or for 32 bits [`fine_scale`].
+#[inline]
+pub const fn count_scale(bits: u32, max: u32, headroom: u32) -> u32 {
+    if bits == 32 { fine_scale(max, headroom) } else { window_scale(max, headroom) }
+}
+
 /// The scale of a block of levels `-l_max..=l_max`, as f32 bits: the smallest bf16 `s` with `l_max s >= max`, or 0
 /// when `max` lies below 2^-90 (then every level is zero).
 ///

@@ -1,15 +1,16 @@
 //! Accumulate: a gradient is added to levels or counts where they lie, in one pass.
 
-use super::{BlockSize, Draw, Element, Grouping, finite, length, span};
-use crate::backend::Memory;
+use super::item::item;
+use super::{BlockSize, Draw, Element, Grouping, finite, length, operation, span, within};
 use crate::error::{Error, Result};
-use crate::numerics::level::level_max;
+use crate::memory::Memory;
+use crate::numerics::level::micro_batches_max;
 use crate::numerics::pack::words;
 
 /// Widths of adaptive levels.
 pub const ADAPTIVE_BITS: &[u32] = &[2, 4, 8];
-/// Widths of exact counts.
-pub const EXACT_BITS: &[u32] = &[4, 8, 16];
+/// Widths of exact counts: of trits in 4, 8 and 16 bits, of fine levels in 32.
+pub const EXACT_BITS: &[u32] = &[4, 8, 16, 32];
 
 pub(crate) fn bits_among(bits: u32, allowed: &'static [u32]) -> Result<()> {
     if allowed.contains(&bits) { Ok(()) } else { Err(Error::BitWidth { got: bits, allowed }) }
@@ -43,20 +44,22 @@ impl Adaptive {
     }
 }
 
-/// One tensor to accumulate adaptively. `n` is the length of `x`.
-pub struct AdaptiveItem<'a, M: Memory + ?Sized, T: Element> {
-    /// The tensor's number in the model: keys its draws.
-    pub tensor: u32,
-    /// Index of `x[0]` in the tensor: a multiple of the block.
-    pub first: u64,
-    /// The gradient.
-    pub x: M::View<'a, T>,
-    /// Levels: `bits ceil(n / 32)` words, read and written; zero at the start of a window.
-    pub levels: M::ViewMut<'a, u32>,
-    /// bf16 scales, one a block, read and written; zero at the start of a window.
-    pub scales: M::ViewMut<'a, u16>,
-    /// The slot of the reports that takes what is found.
-    pub report: usize,
+item! {
+    /// One tensor to accumulate adaptively. `n` is the length of `x`.
+    pub struct AdaptiveItem<T> {
+        /// The tensor's number in the model: keys its draws.
+        tensor: value(u32),
+        /// Index of `x[0]` in the tensor: a multiple of the block.
+        first: value(u64),
+        /// The gradient.
+        x: read(T),
+        /// Levels: `bits ceil(n / 32)` words, read and written; zero at the start of a window.
+        levels: write(u32),
+        /// bf16 scales, one a block, read and written; zero at the start of a window.
+        scales: write(u16),
+        /// The slot of the reports that takes what is found.
+        report: report,
+    }
 }
 
 impl<M: Memory + ?Sized, T: Element> AdaptiveItem<'_, M, T> {
@@ -76,11 +79,60 @@ impl<M: Memory + ?Sized, T: Element> AdaptiveItem<'_, M, T> {
     }
 }
 
-/// Exact accumulation: the trit of `weight g` under a scale fixed for the window is added to an integer count.
-/// Counts of the same scales merge in any order.
+/// Accumulation in f32: `sum' = sum + weight g`, the product and the sum each rounded once to nearest even. Where either
+/// is out of range the sum stays as it was and the element is reported.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct F32 {
+    /// What the gradient is multiplied by first.
+    pub weight: f32,
+}
+
+impl F32 {
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parameter`] for a weight that is not finite.
+    pub fn validate(&self) -> Result<()> {
+        finite("weight", self.weight)
+    }
+}
+
+item! {
+    /// One tensor to accumulate in f32. `n` is the length of `x`.
+    pub struct F32Item<T> {
+        /// Index of `x[0]` in the tensor, for the report: any.
+        first: value(u64),
+        /// The gradient.
+        x: read(T),
+        /// The sum: `n` floats, read and written; zero at the start of a window.
+        sum: write(f32),
+        /// The slot of the reports that takes what is found.
+        report: report,
+    }
+}
+
+impl<M: Memory + ?Sized, T: Element> F32Item<'_, M, T> {
+    /// Checks lengths and position.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] or [`Error::Limit`].
+    pub fn validate(&self, _: &F32) -> Result<()> {
+        let n = M::len(&self.x);
+        within(self.first, n)?;
+        length("sum", n, M::len_mut(&self.sum))
+    }
+}
+
+/// Exact accumulation: what `weight g` comes to under a scale fixed for the window, an integer, is added to an integer
+/// count. Counts of the same scales merge in any order.
+///
+/// In 4, 8 and 16 bits a micro-batch adds a trit, rounded stochastically. In 32 bits it adds up to 2^21 fine levels,
+/// rounded to nearest: the scale is then the size of one level, a power of two.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exact {
-    /// Bits a count: 4, 8 or 16, enough for 7, 127 or 32767 micro-batches.
+    /// Bits a count: 4, 8, 16 or 32, enough for 7, 127, 32767 or 1023 micro-batches.
     pub bits: u32,
     /// Elements a block.
     pub block: BlockSize,
@@ -90,6 +142,10 @@ pub struct Exact {
     pub weight: f32,
     /// Micro-batches the counts already hold; one more must fit.
     pub held: u32,
+    /// A scale of 0 means that the block was not seen yet. With a headroom such a block takes its scale from this
+    /// micro-batch, as [`super::window::WindowScales`] would from its maximum; without, it counts nothing and reports what it
+    /// did not count as clipped.
+    pub headroom: Option<f32>,
 }
 
 impl Exact {
@@ -97,18 +153,19 @@ impl Exact {
     ///
     /// # Errors
     ///
-    /// [`Error::BitWidth`], [`Error::Parameter`] for a weight that is not finite, [`Error::Limit`] for a micro-batch
-    /// index of 2^24 and above or a count that could overflow.
+    /// [`Error::BitWidth`]; [`Error::Parameter`] for a weight that is not finite or a headroom that is not finite and above
+    /// 0; [`Error::Limit`] for a micro-batch index of 2^24 and above or a count that could overflow.
     pub fn validate(&self) -> Result<()> {
         bits_among(self.bits, EXACT_BITS)?;
         finite("weight", self.weight)?;
         self.draw.validate()?;
+        self.headroom.map_or(Ok(()), super::window::headroom_in_range)?;
         counts_fit(self.bits, u64::from(self.held) + 1)
     }
 }
 
 pub(crate) fn counts_fit(bits: u32, micro_batches: u64) -> Result<()> {
-    let limit = u64::from(level_max(bits));
+    let limit = u64::from(micro_batches_max(bits));
     if micro_batches <= limit {
         Ok(())
     } else {
@@ -116,24 +173,27 @@ pub(crate) fn counts_fit(bits: u32, micro_batches: u64) -> Result<()> {
     }
 }
 
-/// One tensor to accumulate exactly. `n` is the length of `x`.
-pub struct ExactItem<'a, M: Memory + ?Sized, T: Element> {
-    /// The tensor's number in the model: keys its draws.
-    pub tensor: u32,
-    /// Index of `x[0]` in the tensor: a multiple of the block.
-    pub first: u64,
-    /// The gradient.
-    pub x: M::View<'a, T>,
-    /// Counts: `bits ceil(n / 32)` words, read and written; zero at the start of a window.
-    pub counts: M::ViewMut<'a, u32>,
-    /// bf16 scales of the window, one a block: 0 or from 2^-97 to 2^126. An element above its scale counts as +-1 and
-    /// is reported as clipped; under a scale of 0 it counts as 0 and is reported as clipped.
-    pub scales: M::View<'a, u16>,
-    /// The largest magnitude seen in the window, bf16 rounded up, one a block, read and written
-    /// ([`crate::numerics::scale::stochastic_scale`] of the block's maximum); zero at the start of a window.
-    pub seen: M::ViewMut<'a, u16>,
-    /// The slot of the reports that takes what is found.
-    pub report: usize,
+item! {
+    /// One tensor to accumulate exactly. `n` is the length of `x`.
+    pub struct ExactItem<T> {
+        /// The tensor's number in the model: keys its draws.
+        tensor: value(u32),
+        /// Index of `x[0]` in the tensor: a multiple of the block.
+        first: value(u64),
+        /// The gradient.
+        x: read(T),
+        /// Counts: `bits ceil(n / 32)` words, read and written; zero at the start of a window.
+        counts: write(u32),
+        /// bf16 scales of the window, one a block: 0 or from 2^-97 to 2^126 (in 32 bits a power of two from 2^-111 up). An
+        /// element above its scale (in 32 bits above 2^21 times it) counts as that and is reported as clipped. Written
+        /// only where a block is seen for the first time ([`Exact::headroom`]).
+        scales: write(u16),
+        /// The largest magnitude seen in the window, bf16 rounded up, one a block, read and written
+        /// ([`crate::numerics::scale::stochastic_scale`] of the block's maximum); zero at the start of a window.
+        seen: write(u16),
+        /// The slot of the reports that takes what is found.
+        report: report,
+    }
 }
 
 impl<M: Memory + ?Sized, T: Element> ExactItem<'_, M, T> {
@@ -147,101 +207,13 @@ impl<M: Memory + ?Sized, T: Element> ExactItem<'_, M, T> {
         let check = || {
             span(self.first, n, Grouping::Block(op.block))?;
             length("counts", words(n, op.bits), M::len_mut(&self.counts))?;
-            length("scales", op.block.blocks(n), M::len(&self.scales))?;
+            length("scales", op.block.blocks(n), M::len_mut(&self.scales))?;
             length("seen", op.block.blocks(n), M::len_mut(&self.seen))
         };
         check().map_err(|e| e.in_tensor(format!("#{}", self.tensor)))
     }
 }
 
-/// A first look: the block maxima of `weight g`, as bf16 rounded up, joined into `seen` by maximum. Nothing is
-/// accumulated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Look {
-    /// Elements a block.
-    pub block: BlockSize,
-    /// What the gradient is multiplied by first.
-    pub weight: f32,
-}
-
-impl Look {
-    /// Checks the parameters.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Parameter`] for a weight that is not finite.
-    pub fn validate(&self) -> Result<()> {
-        finite("weight", self.weight)
-    }
-}
-
-/// One tensor to look at. `n` is the length of `x`.
-pub struct LookItem<'a, M: Memory + ?Sized, T: Element> {
-    /// The gradient.
-    pub x: M::View<'a, T>,
-    /// Block maxima, one a block, read and written.
-    pub seen: M::ViewMut<'a, u16>,
-    /// The slot of the reports that takes what is found.
-    pub report: usize,
-}
-
-impl<M: Memory + ?Sized, T: Element> LookItem<'_, M, T> {
-    /// Checks lengths.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Length`].
-    pub fn validate(&self, op: &Look) -> Result<()> {
-        length("seen", op.block.blocks(M::len(&self.x)), M::len_mut(&self.seen))
-    }
-}
-
-/// The scales of a window from the maxima of a first look or of the window before:
-/// [`crate::numerics::scale::window_scale`] of each.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct WindowScales {
-    /// What the maxima are multiplied by, above 0.
-    pub headroom: f32,
-}
-
-impl WindowScales {
-    /// Checks the parameters and lengths (blocks in `seen` and in `scales`).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Parameter`] for a headroom that is not finite and above 0; [`Error::Length`].
-    pub fn validate(&self, seen: usize, scales: usize) -> Result<()> {
-        if !(self.headroom.is_finite() && self.headroom > 0.0) {
-            return Err(Error::Parameter {
-                name: "headroom",
-                got: f64::from(self.headroom),
-                requirement: "finite and above 0",
-            });
-        }
-        length("scales", seen, scales)
-    }
-}
-
-/// Adds counts to counts, field by field; both must come from the same scales.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Merge {
-    /// Bits a count: 4, 8 or 16.
-    pub bits: u32,
-    /// Micro-batches in the counts added to.
-    pub held: u32,
-    /// Micro-batches in the counts that are added.
-    pub added: u32,
-}
-
-impl Merge {
-    /// Checks the parameters and lengths (words of both).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::BitWidth`], [`Error::Limit`] where the sum could overflow, [`Error::Length`].
-    pub fn validate(&self, into: usize, from: usize) -> Result<()> {
-        bits_among(self.bits, EXACT_BITS)?;
-        counts_fit(self.bits, u64::from(self.held) + u64::from(self.added))?;
-        length("counts", into, from)
-    }
-}
+operation!(Adaptive, "accumulate_adaptive", AdaptiveItem<T>, Found);
+operation!(Exact, "accumulate_exact", ExactItem<T>, Found);
+operation!(F32, "accumulate_f32", F32Item<T>, Found);

@@ -1,7 +1,7 @@
 //! Check: counts the elements of `weight g` that are out of range, writing nothing else.
 
-use super::{Element, finite, within};
-use crate::backend::Memory;
+use super::item::item;
+use super::{finite, operation, within};
 use crate::error::Result;
 
 /// Parameters of check.
@@ -22,23 +22,27 @@ impl Check {
     }
 }
 
-/// One tensor to check.
-pub struct Item<'a, M: Memory + ?Sized, T: Element> {
-    /// The gradient.
-    pub x: M::View<'a, T>,
-    /// Index of `x[0]` in the tensor, for the report: any.
-    pub first: u64,
-    /// The slot of the reports that takes what is found.
-    pub report: usize,
+item! {
+    /// One tensor to check.
+    pub struct Item<T> {
+        /// The gradient.
+        x: read(T),
+        /// Index of `x[0]` in the tensor, for the report: any.
+        first: value(u64),
+        /// The slot of the reports that takes what is found.
+        report: report,
+    }
 }
 
-impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
+impl<M: crate::memory::Memory + ?Sized, T: crate::types::Element> Item<'_, M, T> {
     /// Checks the position.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Limit`] where the last index is 2^37 and above.
-    pub fn validate(&self) -> Result<()> {
+    pub fn validate(&self, _: &Check) -> Result<()> {
         within(self.first, M::len(&self.x))
     }
 }
+
+operation!(Check, "check", Item<T>, Found);

@@ -1,8 +1,9 @@
 //! Quantize: a gradient becomes packed planes and bf16 scales in one pass.
 
-use super::{Draw, Element, Grouping, finite, length, span};
-use crate::backend::Memory;
+use super::item::item;
+use super::{Draw, Element, Grouping, finite, length, operation, span};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::numerics::pack::words;
 
 /// How an element becomes a trit.
@@ -104,22 +105,24 @@ impl Quantize {
 /// Elements in a group that clipping can take: the integer second moment must fit 64 bits.
 pub const CLIP_GROUP_MAX: u64 = 1 << 34;
 
-/// One tensor to quantize. `n` is the length of `x`.
-pub struct Item<'a, M: Memory + ?Sized, T: Element> {
-    /// The tensor's number in the model: keys its draws.
-    pub tensor: u32,
-    /// Index of `x[0]` in the tensor: 0, or where only a part is given a multiple of the block, or of both 32 and the
-    /// row. Planes and scales then come out as if the whole tensor had been given. Under [`Grouping::Tensor`] it is a
-    /// multiple of 32, and the scale is that of the part.
-    pub first: u64,
-    /// The gradient.
-    pub x: M::View<'a, T>,
-    /// Planes: `2 ceil(n / 32)` words. Every word is written; bits past `n` are zero.
-    pub words: M::ViewMut<'a, u32>,
-    /// bf16 scales: one a group, `grouping.groups(n)`.
-    pub scales: M::ViewMut<'a, u16>,
-    /// The slot of the reports that takes what is found.
-    pub report: usize,
+item! {
+    /// One tensor to quantize. `n` is the length of `x`.
+    pub struct Item<T> {
+        /// The tensor's number in the model: keys its draws.
+        tensor: value(u32),
+        /// Index of `x[0]` in the tensor: 0, or where only a part is given a multiple of the block, or of both 32 and the
+        /// row. Planes and scales then come out as if the whole tensor had been given. Under [`Grouping::Tensor`] it is a
+        /// multiple of 32, and the scale is that of the part.
+        first: value(u64),
+        /// The gradient.
+        x: read(T),
+        /// Planes: `2 ceil(n / 32)` words. Every word is written; bits past `n` are zero.
+        words: write(u32),
+        /// bf16 scales: one a group, `grouping.groups(n)`.
+        scales: write(u16),
+        /// The slot of the reports that takes what is found.
+        report: report,
+    }
 }
 
 impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
@@ -146,6 +149,8 @@ impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
         check().map_err(|e| e.in_tensor(format!("#{}", self.tensor)))
     }
 }
+
+operation!(Quantize, "quantize", Item<T>, Found);
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,10 @@
 //! Update: weights follow the gradient straight out of levels and scales, in place. No dense gradient exists.
 
 use super::accumulate::bits_among;
-use super::{BlockSize, Draw, Element, ElementType, Grouping, finite, length, span};
-use crate::backend::Memory;
+use super::item::{Rewrap, item};
+use super::{BlockSize, Draw, Element, ElementType, Grouping, finite, length, operation, span};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::numerics::pack::words;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
 
@@ -127,6 +128,28 @@ impl<'l, M: Memory + ?Sized> Gradient<'l, M> {
         }
     }
 
+    pub(crate) fn accepted(&self, memory: &M) -> Result<()> {
+        match self {
+            Gradient::Packed { levels, scales } => {
+                memory.accepts(levels)?;
+                memory.accepts(scales)
+            }
+            Gradient::Dense(x) => memory.accepts(x),
+        }
+    }
+
+    pub(crate) fn rewrap<'s, N: Memory + ?Sized>(&self, by: &impl Rewrap<M, N>) -> Result<Gradient<'s, N>>
+    where
+        'l: 's,
+    {
+        Ok(match *self {
+            Gradient::Packed { levels, scales } => {
+                Gradient::Packed { levels: by.view(levels)?, scales: by.view(scales)? }
+            }
+            Gradient::Dense(x) => Gradient::Dense(by.view(x)?),
+        })
+    }
+
     fn validate(&self, source: &Source, n: usize) -> Result<()> {
         match self {
             Gradient::Packed { levels, scales } => {
@@ -145,18 +168,23 @@ fn weights<T: Element>() -> Result<()> {
     }
 }
 
-/// One tensor to update by SGD. `n` is the length of `weights`.
-pub struct SgdItem<'a, M: Memory + ?Sized, T: Element> {
-    /// The tensor's number in the model: keys its draws.
-    pub tensor: u32,
-    /// Index of `weights[0]` in the tensor: a multiple of the block.
-    pub first: u64,
-    /// The gradient.
-    pub gradient: Gradient<'a, M>,
-    /// The weights, read and written: f32, or bf16 rounded stochastically.
-    pub weights: M::ViewMut<'a, T>,
-    /// The momentum, read and written, zero at first; `None` where there is none.
-    pub momentum: Option<M::ViewMut<'a, f32>>,
+item! {
+    /// One tensor to update by SGD. `n` is the length of `weights`.
+    pub struct SgdItem<T> {
+        /// The tensor's number in the model: keys its draws.
+        tensor: value(u32),
+        /// Index of `weights[0]` in the tensor: a multiple of the block.
+        first: value(u64),
+        /// The gradient.
+        gradient: gradient,
+        /// The weights, read and written: f32, or bf16 rounded stochastically.
+        weights: write(T),
+        /// The momentum, read and written, zero at first; `None` where there is none.
+        momentum: maybe_write(f32),
+        /// The slot of the reports that takes what is found: elements whose new weight or state would not be finite, which
+        /// keep what they had.
+        report: report,
+    }
 }
 
 impl<M: Memory + ?Sized, T: Element> SgdItem<'_, M, T> {
@@ -179,20 +207,25 @@ impl<M: Memory + ?Sized, T: Element> SgdItem<'_, M, T> {
     }
 }
 
-/// One tensor to update by AdamW. `n` is the length of `weights`.
-pub struct AdamWItem<'a, M: Memory + ?Sized, T: Element> {
-    /// The tensor's number in the model: keys its draws.
-    pub tensor: u32,
-    /// Index of `weights[0]` in the tensor: a multiple of the block.
-    pub first: u64,
-    /// The gradient.
-    pub gradient: Gradient<'a, M>,
-    /// The weights, read and written: f32, or bf16 rounded stochastically.
-    pub weights: M::ViewMut<'a, T>,
-    /// The first moment, read and written; zero at first.
-    pub first_moment: M::ViewMut<'a, f32>,
-    /// The second moment, read and written; zero at first.
-    pub second_moment: M::ViewMut<'a, f32>,
+item! {
+    /// One tensor to update by AdamW. `n` is the length of `weights`.
+    pub struct AdamWItem<T> {
+        /// The tensor's number in the model: keys its draws.
+        tensor: value(u32),
+        /// Index of `weights[0]` in the tensor: a multiple of the block.
+        first: value(u64),
+        /// The gradient.
+        gradient: gradient,
+        /// The weights, read and written: f32, or bf16 rounded stochastically.
+        weights: write(T),
+        /// The first moment, read and written; zero at first.
+        first_moment: write(f32),
+        /// The second moment, read and written; zero at first.
+        second_moment: write(f32),
+        /// The slot of the reports that takes what is found: elements whose new weight or state would not be finite, which
+        /// keep what they had.
+        report: report,
+    }
 }
 
 impl<M: Memory + ?Sized, T: Element> AdamWItem<'_, M, T> {
@@ -214,3 +247,6 @@ impl<M: Memory + ?Sized, T: Element> AdamWItem<'_, M, T> {
         check().map_err(|e: Error| e.in_tensor(format!("#{}", self.tensor)))
     }
 }
+
+operation!(Sgd, "update_sgd", SgdItem<T>, GuardsAndFound);
+operation!(AdamW, "update_adamw", AdamWItem<T>, GuardsAndFound);

@@ -3,12 +3,13 @@
 use super::in_place::{AT_ONCE, with_weights};
 use super::{ModelGradients, Place};
 use crate::accumulator::{BEING_WRITTEN, Floats, Id, NonFinite};
-use crate::backend::{Backend, Memory};
 use crate::candle::storage::with_views;
 use crate::candle::{Gradients, in_order, same_device};
 use crate::device::{Device, Reports};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::numerics::update::SgdTerms;
+use crate::op::Backend;
 use crate::op::check::{Check, Item};
 use crate::op::update::{Gradient, Sgd, SgdItem, Source};
 use crate::op::{Draw, Report, finite};

@@ -4,7 +4,6 @@
 use super::fused::Rule;
 use super::{FusedOptimizer, ModelGradients, Place, Window};
 use crate::accumulator::{Accumulator, BEING_WRITTEN, Floats, State};
-use crate::backend::Memory;
 use crate::candle::storage::with_views;
 use crate::checkpoint::{
     Array, Contents, get_reports, get_state, put_config, put_reports, put_specs, put_state, read, same_config,
@@ -12,6 +11,7 @@ use crate::checkpoint::{
 };
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::op::length;
 use candle_core::Tensor;
 use candle_nn::ParamsAdamW;

@@ -6,10 +6,10 @@
 
 use super::ModelGradients;
 use crate::accumulator::{Accumulator, Floats, Reduce};
-use crate::backend::Memory;
 use crate::candle::storage::{tensor, with_views};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use candle_core::{DType, Tensor};
 
 impl ModelGradients {

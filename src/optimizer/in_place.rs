@@ -1,10 +1,10 @@
 //! Weights of candle variables, mutably, many at once: each is entered through an in-place operation of candle's, one
 //! within the other, and the innermost has them all.
 
-use crate::backend::Memory;
 use crate::candle::storage::Shared;
 use crate::device::{Device, ViewMut};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::op::Element;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, Var};
 use half::bf16;

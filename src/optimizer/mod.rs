@@ -46,10 +46,10 @@ pub use summary::{Row, Summary};
 pub use wrapper::{Accumulated, AccumulatedConfig};
 
 use crate::accumulator::{Accumulator, BEING_WRITTEN, Spec};
-use crate::backend::Memory;
 use crate::candle::storage::device;
 use crate::device::{Device, Reports};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::op::Report;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::VarMap;

@@ -2,10 +2,10 @@
 
 use super::{ModelGradients, Outcome, Place};
 use crate::accumulator::{NonFinite, Reduce};
-use crate::backend::Memory;
 use crate::candle::storage::{Shared, tensor};
 use crate::device::{Buffer, Device, ViewMut};
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::op::{Element, Report};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};

@@ -2,8 +2,8 @@
 
 use super::failure::Difference;
 use super::values::Rng;
-use crate::backend::Memory;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use bytemuck::Pod;
 use std::ops::Range;
 

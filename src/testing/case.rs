@@ -2,8 +2,8 @@
 
 use super::arena::{Field, Place};
 use super::failure::{Difference, Failure};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::op::Report;
 
 /// An operation with parameters and inputs, shared by the conformance suite, the fault tests and benches.

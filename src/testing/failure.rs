@@ -11,7 +11,7 @@ use std::fmt;
 pub struct Failure {
     /// The backend's name.
     pub backend: String,
-    /// The operation, named as in [`crate::backend::Backend`].
+    /// The operation, named as in [`crate::op::Backend`].
     pub operation: String,
     /// Element type and parameters.
     pub parameters: String,
@@ -80,7 +80,7 @@ pub enum Difference {
     },
     /// Buffers could not be made, filled or read.
     Memory(Error),
-    /// A function of [`crate::backend::Memory`] does not do what it says.
+    /// A function of [`crate::memory::Memory`] does not do what it says.
     Contract(String),
     /// A filter names no operation.
     NoSuchOperation,

@@ -1,14 +1,14 @@
-//! What [`crate::backend::Memory`] promises, tried out.
+//! What [`crate::memory::Memory`] promises, tried out.
 
 use super::failure::Difference;
 use super::values::Rng;
-use crate::backend::Backend;
+use crate::op::Backend;
 use crate::op::Report;
 use crate::op::check::{Check, Item};
 use bytemuck::Pod;
 use std::fmt::Debug;
 
-/// Tries every function of [`crate::backend::Memory`].
+/// Tries every function of [`crate::memory::Memory`].
 pub(super) fn hold<B: Backend>(backend: &B, seed: u64) -> Result<(), Difference> {
     let mut rng = Rng::new(seed, 30);
     let bytes: Vec<u8> = (0..70_000 * 4).map(|_| rng.next() as u8).collect();

@@ -34,7 +34,7 @@ pub use faulty::{Fault, Faulty, Part};
 pub use options::{Budget, Options};
 pub use reference::Reference;
 
-use crate::backend::Backend;
+use crate::op::Backend;
 
 /// Compares a backend with the reference, bit for bit.
 ///

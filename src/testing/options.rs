@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The quick budget for one operation, named as in [`crate::backend::Backend`] (or `memory`).
+    /// The quick budget for one operation, named as in [`crate::op::Backend`] (or `memory`).
     #[must_use]
     pub fn only(operation: &str) -> Self {
         Options::default().and(operation)

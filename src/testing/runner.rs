@@ -5,7 +5,7 @@ use super::case::{Case, Found, Visit};
 use super::failure::{Covered, Difference, Failure, Summary};
 use super::options::Options;
 use super::reference::Reference;
-use crate::backend::Backend;
+use crate::op::Backend;
 
 /// A way to run a case: the layout of its buffers, and one list or many.
 #[derive(Clone, Copy, Debug)]

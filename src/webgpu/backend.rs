@@ -1,8 +1,8 @@
 //! The operations, each in the file of its name.
 
 use super::{Reports, View, ViewMut, Wgpu, accumulate, check, dequantize, pack, quantize, read_out, reduce, update};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::op::{self, Element};
 
 impl Backend for Wgpu {

@@ -3,8 +3,8 @@
 use super::Wgpu;
 use super::error::backend;
 use super::reports::Reports;
-use crate::backend::Memory;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::op::Report;
 use bytemuck::Pod;
 use std::marker::PhantomData;

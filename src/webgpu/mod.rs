@@ -1,7 +1,7 @@
 //! The operations as WGSL compute shaders on any GPU that wgpu reaches (Vulkan, Metal, DX12), with the CPU's bits.
 //!
 //! [`Wgpu`] is the device: [`Wgpu::new`] chooses an adapter, [`Wgpu::from_device`] takes the caller's own device and
-//! queue. It implements [`crate::backend::Memory`] and [`crate::backend::Backend`]; buffers stay on the GPU,
+//! queue. It implements [`crate::memory::Memory`] and [`crate::op::Backend`]; buffers stay on the GPU,
 //! operations are submitted and return at once, and only what reads a result to the host waits: `download`,
 //! `read_reports` and the reductions. (An upload returns once its bytes are staged; where more than 64 MiB are on their
 //! way, once the oldest of them have arrived.) [`View::new`] borrows a buffer that somebody else made, at any offset, and

@@ -5,8 +5,8 @@ use super::launch::Batch;
 use super::memory::{Raw, USAGE};
 use super::shaders::{self, Params};
 use super::{View, Wgpu};
-use crate::backend::Memory;
 use crate::error::Result;
+use crate::memory::Memory;
 use crate::numerics::constants::RANGE_LIMIT;
 use crate::numerics::float::magnitude;
 

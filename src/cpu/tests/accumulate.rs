@@ -2,12 +2,13 @@
 
 use super::read_out::read;
 use super::{Bits, KINDS, data, fast, lengths};
-use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
+use crate::memory::Memory;
 use crate::numerics::constants::{GROUP, domain};
 use crate::numerics::draw::draws;
 use crate::numerics::level::level_max;
 use crate::numerics::pack::{level, set_level, words};
+use crate::op::Backend;
 use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem};
 use crate::op::{BlockSize, Draw, Element, Report};
 

@@ -1,11 +1,12 @@
 //! What works on packed data, against the simplest code that says the same.
 
 use super::Bits;
-use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
 use crate::error::Error;
+use crate::memory::Memory;
 use crate::numerics::pack::{level, trit, words};
 use crate::numerics::reduce::ExactSum;
+use crate::op::Backend;
 use crate::op::accumulate::{Merge, WindowScales};
 use crate::op::reduce::{Dot, SquaredNorm};
 use crate::op::{BlockSize, Grouping, Report};

@@ -2,14 +2,15 @@
 
 use super::quantize::{quantized, rules};
 use super::{Bits, data};
-use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
 use crate::cpu::quantize::{Method, measure, plain_encode};
 use crate::cpu::simd::Simd;
+use crate::memory::Memory;
 use crate::numerics::constants::domain;
 use crate::numerics::float::bf16_to_f32;
 use crate::numerics::level;
 use crate::numerics::pack::{level as level_at, trit, words};
+use crate::op::Backend;
 use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem};
 use crate::op::check::{self, Check};
 use crate::op::dequantize::{self, Dequantize};

@@ -1,10 +1,11 @@
 //! Quantize and check.
 
 use super::{KINDS, data, fast, lengths};
-use crate::backend::{Backend, Memory};
 use crate::cpu::Cpu;
 use crate::error::Error;
+use crate::memory::Memory;
 use crate::numerics::pack::words;
+use crate::op::Backend;
 use crate::op::quantize::{Item, Quantize, Rule, Threshold};
 use crate::op::{BlockSize, Draw, Element, Grouping, Report, check};
 

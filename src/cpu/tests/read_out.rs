@@ -1,9 +1,9 @@
 //! Read out and dequantize, of any bits.
 
 use super::{Bits, bytes, lengths};
-use crate::backend::Backend;
 use crate::cpu::Cpu;
 use crate::numerics::pack::words;
+use crate::op::Backend;
 use crate::op::{BlockSize, Element, Grouping, dequantize, read_out};
 
 /// Read-outs in all three types.

@@ -1,9 +1,9 @@
 //! Cases of adaptive accumulation: several micro-batches in a row.
 
 use super::{Given, blocks, levels, list, place, scales, shapes, slots, tiles, type_name};
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::pack::words;
+use crate::op::Backend;
 use crate::op::Element;
 use crate::op::accumulate::{ADAPTIVE_BITS, Adaptive, AdaptiveItem};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};

@@ -2,12 +2,12 @@
 
 use super::accumulate_adaptive::WEIGHTS;
 use super::{Given, blocks, list, place, scales, shapes, slots, type_name};
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::float::{magnitude, out_of_range};
 use crate::numerics::level::{level_max, weighted};
 use crate::numerics::pack::{set_field, words};
 use crate::numerics::scale::stochastic_scale;
+use crate::op::Backend;
 use crate::op::Element;
 use crate::op::accumulate::{EXACT_BITS, Exact, ExactItem};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};

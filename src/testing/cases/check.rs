@@ -2,8 +2,8 @@
 
 use super::accumulate_adaptive::WEIGHTS;
 use super::{Given, list, long_lengths, shapes, slots, type_name};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::op::Element;
 use crate::op::check::{Check as Op, Item};
 use crate::testing::arena::{Binder, Held, Place, Spoil};

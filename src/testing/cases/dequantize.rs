@@ -1,8 +1,8 @@
 //! Cases of dequantize.
 
 use super::{blocks, groupings, lengths, scales, trits, type_name};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::op::dequantize::{Dequantize as Op, Item};
 use crate::op::{Element, Grouping};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};

@@ -2,8 +2,8 @@
 
 use super::accumulate_adaptive::WEIGHTS;
 use super::{Given, blocks, list, scales, shapes, slots, type_name};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::op::Element;
 use crate::op::accumulate::{Look as Op, LookItem};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};

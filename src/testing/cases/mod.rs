@@ -38,7 +38,7 @@ use crate::numerics::level::level_max;
 use crate::numerics::pack::{set_field, words};
 use crate::op::{BlockSize, Draw, Element, Grouping};
 
-/// The operations of [`crate::backend::Backend`] that the suite has cases for.
+/// The operations of [`crate::op::Backend`] that the suite has cases for.
 pub const OPERATIONS: &[&str] = &[
     "quantize",
     "dequantize",

@@ -1,9 +1,9 @@
 //! Cases of pack and unpack.
 
 use super::{lengths, long_lengths, slots, trits};
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::pack::words;
+use crate::op::Backend;
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit};
 use crate::testing::failure::{Difference, Failure};

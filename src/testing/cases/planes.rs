@@ -1,8 +1,8 @@
 //! Cases of the conversions between planes, separate planes and 2-bit fields.
 
 use super::{lengths, long_lengths, trits};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit};
 use crate::testing::failure::{Difference, Failure};

@@ -1,9 +1,9 @@
 //! Cases of quantize.
 
 use super::{Given, blocks, groupings, list, place, shapes, slots, tiles, type_name};
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::pack::words;
+use crate::op::Backend;
 use crate::op::quantize::{Item, Quantize as Op, Rule, Threshold};
 use crate::op::{Element, Grouping};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};

@@ -2,8 +2,8 @@
 
 use super::update::marked;
 use super::{blocks, lengths, levels, scales, type_name};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::op::Element;
 use crate::op::read_out::{BITS, Item, ReadOut as Op};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};

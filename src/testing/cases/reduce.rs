@@ -1,9 +1,9 @@
 //! Cases of the reductions over packed data.
 
 use super::{blocks, groupings, lengths, long_lengths, side, trits};
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::pack::words;
+use crate::op::Backend;
 use crate::op::Grouping;
 use crate::op::reduce::{Dot as DotOp, SquaredNorm as NormOp};
 use crate::testing::arena::{Binder, Held, Place, Spoil};

@@ -1,10 +1,10 @@
 //! Cases of weight updates: several steps in a row.
 
 use super::{Given, blocks, lengths, levels, list, place, scales, type_name};
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::pack::words;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
+use crate::op::Backend;
 use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use crate::op::{BlockSize, Element, check};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};

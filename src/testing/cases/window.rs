@@ -1,10 +1,10 @@
 //! Cases of window scales and of merging counts.
 
 use super::{lengths, levels};
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::level::level_max;
 use crate::numerics::pack::{field, set_field};
+use crate::op::Backend;
 use crate::op::accumulate::{EXACT_BITS, Merge as MergeOp, WindowScales as ScalesOp};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit};

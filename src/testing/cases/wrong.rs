@@ -5,11 +5,11 @@ use super::{
     AccumulateAdaptive, AccumulateExact, Check, Conversion, Convert, Dequantize, Given, Levels, Look, Merge, Pack,
     Quantize, ReadOut, Reduce, Reduction, Unpack, UpdateRule, WindowScales, list, side, trits,
 };
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::numerics::constants::{ELEMENTS_MAX, MICRO_BATCHES_MAX};
 use crate::numerics::pack::words;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
+use crate::op::Backend;
 use crate::op::accumulate::{Adaptive, Exact, Merge as MergeOp, WindowScales as ScalesOp};
 use crate::op::quantize::{Quantize as QuantizeOp, Rule, Threshold};
 use crate::op::update::{AdamW, Sgd, Source};

@@ -1,8 +1,8 @@
 //! Every operation: read the views, let the reference work on copies, write back with the fault.
 
 use super::{Fault, Faulty, Part};
-use crate::backend::Backend;
 use crate::error::Result;
+use crate::op::Backend;
 use crate::op::update::Gradient;
 use crate::op::{self, Element, Report};
 use crate::testing::Reference;

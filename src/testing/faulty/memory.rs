@@ -1,8 +1,8 @@
 //! Memory whose views can be overrun without undefined behaviour: cells of a whole buffer, and a range.
 
 use super::Faulty;
-use crate::backend::Memory;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::op::Report;
 use bytemuck::Pod;
 use std::cell::Cell;

@@ -1,8 +1,8 @@
 //! The reference as a backend: check everything, then do it.
 
 use super::{Reference, accumulate, floats, pack, quantize, reduce, update};
-use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::op::Backend;
 use crate::op::{self, Element, Report};
 
 /// Checks that a report slot exists.

@@ -1,8 +1,8 @@
 //! Host memory for the reference.
 
 use super::Reference;
-use crate::backend::Memory;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::op::Report;
 use bytemuck::Pod;
 use std::ops::Range;
