@@ -5,10 +5,10 @@ use super::simd::Simd;
 use super::split::{TILE, Tile, each, fold};
 use crate::error::Result;
 use crate::numerics::constants::GROUP;
-use crate::numerics::float::bf16_to_f32;
+use crate::numerics::float::{bf16_to_f32, magnitude};
 use crate::op::dequantize::{Dequantize, Item};
 use crate::op::{Checked, Launch};
-use crate::types::Element;
+use crate::types::{Element, ElementType};
 
 impl Launch<Dequantize> for Cpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Dequantize, T>) -> Result<()> {
@@ -24,6 +24,9 @@ impl Launch<Dequantize> for Cpu {
         Ok(())
     }
 }
+
+/// The bits of 65504.
+const LARGEST_F16: u32 = 0x477f_e000;
 
 struct Work<'a, T> {
     words: &'a [u32],
@@ -58,7 +61,13 @@ fn tile<T: Element>(simd: Simd, w: Work<'_, T>) {
         let i = start + at;
         let end = (at + size - i % size).min(out.len());
         let scale = scales.get(i / size).copied().unwrap_or(0);
-        simd.dequantize_run(words, at, bf16_to_f32(scale), &mut out[at..end]);
+        let (scale, out) = (bf16_to_f32(scale), &mut out[at..end]);
+        // What lies above the largest f16 becomes that: rare, and left to the plain code.
+        if T::TYPE == ElementType::F16 && magnitude(scale) > LARGEST_F16 {
+            plain_run(words, at, scale, out);
+        } else {
+            simd.dequantize_run(words, at, scale, out);
+        }
         at = end;
     }
 }

@@ -1,11 +1,12 @@
 //! Read out: levels or counts times their block's scale.
 
 use super::Cpu;
+use super::simd::Simd;
 use super::split::{TILE, Tile, Zip, each, fold};
 use crate::error::Result;
 use crate::numerics::constants::GROUP;
 use crate::numerics::float::bf16_to_f32;
-use crate::numerics::level;
+use crate::numerics::level::{self, level_max};
 use crate::numerics::pack;
 use crate::op::read_out::{F32Item, Item, ReadOut, ReadOutF32};
 use crate::op::{Checked, Launch};
@@ -23,7 +24,7 @@ impl Launch<ReadOut> for Cpu {
             if found.is_some_and(|r| r.non_finite > 0) {
                 fold(work, TILE, &|w: Work<'_, T>| w.out.fill(not_a_number()), &|(), ()| ());
             } else {
-                fold(work, TILE, &|w| simd.read_out_blocks(w), &|(), ()| ());
+                fold(work, TILE, &|w| tile(simd, w), &|(), ()| ());
             }
         };
         each(items, elements, run);
@@ -67,6 +68,16 @@ impl<T: Element> Tile for Work<'_, T> {
         let (out, more) = self.out.split_at_mut(at);
         (Work { levels, scales, out, rule }, Work { levels: more_levels, scales: more_scales, out: more, rule })
     }
+}
+
+/// A tile: the vector code is for what cannot leave the range of the output.
+fn tile<T: Element>(simd: Simd, w: Work<'_, T>) {
+    let rule = w.rule;
+    let scale = w.scales.iter().copied().max().unwrap_or(0);
+    let largest = f64::from(level_max(rule.bits)) * f64::from(f32::from_bits(bf16_to_f32(scale)));
+    let most = if T::TYPE == ElementType::F16 { 65504.0 } else { f64::from(f32::from_bits(0x7f7f_0000)) };
+    let within = largest <= f64::from(f32::MAX) && largest * f64::from(rule.factor.abs()) <= most;
+    if rule.bits < 32 && within { simd.read_out_blocks(w) } else { plain_blocks(w) }
 }
 
 /// The plain form of the tile.

@@ -1,11 +1,11 @@
 //! The one place that lists the backends behind [`Device`]: a line in `on!` and a call of `arm!` for each.
 
 use super::{Buffer, Device, Reports, View, ViewMut};
-use crate::memory::Memory;
 use crate::cpu::Cpu;
 #[cfg(feature = "cuda-kernels")]
 use crate::cuda::Cuda;
 use crate::error::Result;
+use crate::memory::Memory;
 #[cfg(feature = "wgpu")]
 use crate::webgpu::Wgpu;
 use bytemuck::Pod;

@@ -2,8 +2,8 @@
 
 use super::arm::{Arm, on};
 use super::{Buffer, Device, Reports, View, ViewMut};
-use crate::memory::Memory;
 use crate::error::Result;
+use crate::memory::Memory;
 use crate::op::Report;
 use bytemuck::Pod;
 use std::ops::Range;

@@ -17,10 +17,10 @@ mod arm;
 mod memory;
 mod operations;
 
-use crate::memory::Memory;
 use crate::cpu::Cpu;
 #[cfg(feature = "cuda-kernels")]
 use crate::cuda::Cuda;
+use crate::memory::Memory;
 #[cfg(feature = "wgpu")]
 use crate::webgpu::Wgpu;
 use bytemuck::Pod;

@@ -132,15 +132,14 @@ pub const fn round_level(v: u32, s: u32, k: u32) -> i32 {
 /// The sum has factor 1 (then it is exact), the mean `1 / (sum of weights)`.
 #[inline]
 pub fn read_out(level: i32, scale: u32, factor: f32) -> f32 {
-    let product = value(level, scale);
-    let read = if product.is_finite() {
-        product * factor
-    } else {
-        // A level times a scale near the end of the range: the same real product by way of smaller numbers.
-        value(level, scale.wrapping_sub(64 << 23)) * factor * 18_446_744_073_709_551_616.0
-    };
-    saturate(read)
+    // A level times a scale from 2^96 up could overflow: the same real product by way of smaller numbers. The last
+    // product is exact, unless it overflows itself.
+    let (scale, rest) = if scale >= LARGE { (scale - (32 << 23), 4_294_967_296.0) } else { (scale, 1.0) };
+    saturate(value(level, scale) * factor * rest)
 }
+
+/// The bits of 2^96.
+const LARGE: u32 = 223 << 23;
 
 /// The nearest finite number; a NaN stays.
 #[inline]
@@ -209,6 +208,44 @@ mod tests {
         assert_eq!(read_out(2, 2f32.to_bits(), 3.0).to_bits(), 12f32.to_bits());
         assert_eq!(read_out(-3, 0.5f32.to_bits(), 0.25).to_bits(), (-0.375f32).to_bits());
         assert_eq!(read_out(0, 2f32.to_bits(), 3.0).to_bits(), 0);
+    }
+
+    /// Every scale against the real product, computed in f64 (exact up to the factor) and rounded once.
+    #[test]
+    fn read_out_rounds_the_real_product_once_and_saturates() {
+        assert_eq!(read_out(4, 0x7e80_0000, 0.25).to_bits(), 0x7e80_0000);
+        assert_eq!(read_out(-7, 0x7e80_0000, 1.0), f32::MIN);
+        assert_eq!(read_out(1, 1f32.to_bits(), f32::MAX), f32::MAX);
+        for scale in (0x0f80..=0x7e80u32).step_by(13).map(|s| s << 16) {
+            for (level, factor) in [(7, 0.3f32), (-127, 1e-38), (32767, 1e-45), (i32::MAX, 3e-39), (-3, 1e38), (5, 0.0)]
+            {
+                let real = f64::from(level as f32) * f64::from(f32::from_bits(scale)) * f64::from(factor);
+                let want = (real as f32).clamp(f32::MIN, f32::MAX);
+                assert_eq!(read_out(level, scale, factor).to_bits(), want.to_bits(), "{level} {scale:08x} {factor}");
+            }
+        }
+    }
+
+    #[test]
+    fn fine_levels_are_the_nearest_multiples() {
+        let q = 0.25f32.to_bits();
+        for (p, want) in [(1.0f32, 4), (-1.0, -4), (0.125, 0), (0.375, 2), (0.13, 1), (1e-30, 0), (0.0, 0)] {
+            assert_eq!(round_fine(p.to_bits(), q), (want, false), "{p}");
+        }
+        let most = FINE_LEVELS as f32 * 0.25;
+        assert_eq!(round_fine(most.to_bits(), q), (FINE_LEVELS as i32, false));
+        assert_eq!(round_fine((-most * 1.000_001).to_bits(), q), (-(FINE_LEVELS as i32), true));
+        assert_eq!(round_fine(1f32.to_bits(), 0), (0, true));
+        assert_eq!([4, 8, 16, 32].map(micro_batches_max), [7, 127, 32_767, 1023]);
+    }
+
+    #[test]
+    fn sums_in_f32_stay_where_the_new_one_is_out_of_range() {
+        let f = |sum: f32, p: f32| sum_f32(sum.to_bits(), p.to_bits()).map(f32::from_bits);
+        assert_eq!(f(1.0, 2.5), Some(3.5));
+        assert_eq!(f(8e37, 8e37), None);
+        assert_eq!(f(0.0, f32::NAN), None);
+        assert_eq!(f(f32::MIN_POSITIVE * 1.5, -f32::MIN_POSITIVE).map(f32::to_bits), Some(0));
     }
 
     #[test]

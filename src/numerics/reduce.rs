@@ -216,6 +216,25 @@ mod tests {
         assert_eq!(sum, ExactSum::default());
     }
 
+    #[test]
+    fn words_hold_the_sum_and_squares_of_floats_are_exact() {
+        let mut sum = ExactSum::default();
+        for x in [1.5f32, -3.0, f32::MAX, f32::MIN_POSITIVE, 1e-40, f32::NAN, f32::INFINITY] {
+            sum.add_square(x.to_bits());
+        }
+        assert_eq!(ExactSum::from_words(&sum.to_words()).to_f64(), f64::from(f32::MAX).powi(2));
+        let mut other = ExactSum::default();
+        other.add(-5, 268);
+        assert_eq!(ExactSum::from_words(&other.to_words()).to_f64(), -5.0);
+        let mut least = ExactSum::default();
+        least.add_square(f32::MIN_POSITIVE.to_bits());
+        assert_eq!(least.to_f64(), 2f64.powi(-252));
+        let mut count = ExactSum::default();
+        count.add_count((7 << 40) + 9);
+        count.add_count(1);
+        assert_eq!((count.to_count(), count.to_f64()), ((7 << 40) + 10, (7i64 << 40) as f64 + 10.0));
+    }
+
     /// 2^30 terms of 2^32 - 1, all but the last put there at once: 2^62 - 2^30, half of what a limb can hold.
     #[test]
     fn limbs_are_carried_before_they_overflow() {

@@ -98,6 +98,18 @@ mod tests {
     }
 
     #[test]
+    fn fine_scale_is_the_smallest_power_of_two_that_covers() {
+        let one = 1f32.to_bits();
+        for max in (ZERO_LIMIT..=RANGE_LIMIT).step_by(99_991).chain([ZERO_LIMIT, RANGE_LIMIT, one, one + 1]) {
+            let q = f64::from(f32::from_bits(fine_scale(max, one)));
+            let (m, most) = (f64::from(f32::from_bits(max)), q * f64::from(1 << 21));
+            assert!(m <= most && most < 2.0 * m && q.log2().fract() == 0.0, "{max:08x}");
+        }
+        assert_eq!(fine_scale(ZERO_LIMIT - 1, one), 0);
+        assert_eq!(fine_scale(RANGE_LIMIT, 4f32.to_bits()), fine_scale(RANGE_LIMIT, one));
+    }
+
+    #[test]
     fn one_level_is_the_stochastic_scale() {
         for max in
             [0, 1, ZERO_LIMIT - 1, ZERO_LIMIT, ZERO_LIMIT + 1, 0x3f80_0000, 0x3f80_0001, 0x3fff_ffff, 0x7e7f_ffff]
