@@ -73,7 +73,7 @@ impl<T: Element> Tile for Work<'_, T> {
 /// A tile: the vector code is for what cannot leave the range of the output.
 fn tile<T: Element>(simd: Simd, w: Work<'_, T>) {
     let rule = w.rule;
-    let scale = w.scales.iter().copied().max().unwrap_or(0);
+    let scale = w.scales.iter().map(|s| s & 0x7fff).max().unwrap_or(0);
     let largest = f64::from(level_max(rule.bits)) * f64::from(f32::from_bits(bf16_to_f32(scale)));
     let most = if T::TYPE == ElementType::F16 { 65504.0 } else { f64::from(f32::from_bits(0x7f7f_0000)) };
     let within = largest <= f64::from(f32::MAX) && largest * f64::from(rule.factor.abs()) <= most;

@@ -9,7 +9,8 @@ use crate::numerics::draw::draws;
 use crate::numerics::level::level_max;
 use crate::numerics::pack::{level, set_level, words};
 use crate::op::Backend;
-use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem};
+use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem};
+use crate::op::window::{Look, LookItem};
 use crate::op::{BlockSize, Draw, Element, Report};
 
 /// Several micro-batches of adaptive accumulation, then a read-out.
@@ -100,13 +101,14 @@ pub(super) fn exact_run<T: Element>(
         }
     }
     for (i, x) in x.iter().enumerate() {
-        let op = Exact { bits, block, draw: Draw::new(99, 1).micro_batch(i as u32), weight, held: i as u32 };
+        let op =
+            Exact { bits, block, draw: Draw::new(99, 1).micro_batch(i as u32), weight, held: i as u32, headroom: None };
         let item = ExactItem {
             tensor: 2,
             first: 4096,
             x: x.as_slice(),
             counts: &mut counts[..],
-            scales: &scales[..],
+            scales: &mut scales[..],
             seen: &mut seen[..],
             report: 1,
         };

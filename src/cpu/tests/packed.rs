@@ -5,10 +5,14 @@ use crate::cpu::Cpu;
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::numerics::pack::{level, trit, words};
-use crate::numerics::reduce::ExactSum;
+use crate::numerics::reduce::{ExactSum, SUM_WORDS};
 use crate::op::Backend;
-use crate::op::accumulate::{Merge, WindowScales};
-use crate::op::reduce::{Dot, SquaredNorm};
+use crate::op::pack::{
+    FieldsToPlanes, FieldsToPlanesItem, JoinPlanes, JoinPlanesItem, Pack, PackItem, PlanesToFields, PlanesToFieldsItem,
+    SplitPlanes, SplitPlanesItem, Unpack, UnpackItem,
+};
+use crate::op::reduce::{CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormItem};
+use crate::op::window::{Merge, MergeItem, WindowScales, WindowScalesItem};
 use crate::op::{BlockSize, Grouping, Report};
 
 const LENGTHS: [usize; 10] = [0, 1, 31, 32, 33, 300, 4096, 65_536, 65_568, 150_000];
@@ -44,17 +48,29 @@ fn dot_and_norm_are_the_exact_sums() {
                 // An invalid pair against a valid one: both planes meet, once with each sign.
                 want.add_product(product, scale(&sa, i), scale(&sb, i));
             }
-            let got = Cpu::new().dot(&Dot { grouping, n }, &a, &sa, &b, &sb).unwrap();
-            assert_eq!(got.to_bits(), want.to_f64().to_bits(), "{grouping:?} n {n}");
-            for width in [2, 4, 8, 16] {
+            let mut sums = [0; 2 * SUM_WORDS];
+            let item = DotItem::<Cpu> { n, words_a: &a, scales_a: &sa, words_b: &b, scales_b: &sb, sum: 1 };
+            Cpu::new().dot(&Dot { grouping }, &mut [item], &mut sums).unwrap();
+            assert_eq!(sums[SUM_WORDS..], want.to_words(), "{grouping:?} n {n}");
+            assert_eq!(sums[..SUM_WORDS], [0; SUM_WORDS]);
+            for width in [2, 4, 8, 16, 32] {
                 let l = random(words(n, width), &mut bits);
+                // Fine levels are at most 2^105: a 2^21st of the range.
+                let most = if width == 32 { 0x7400 } else { 0x7e80 };
+                let sa: Vec<u16> = sa.iter().map(|s| (*s).min(most)).collect();
                 let mut want = ExactSum::default();
                 for i in 0..n {
-                    want.add_product(i64::from(level(&l, width, i)).pow(2), scale(&sa, i), scale(&sa, i));
+                    let s = scale(&sa, i);
+                    let square = i64::from(level(&l, width, i)).pow(2);
+                    want.add_product(square & 0xffff, s, s);
+                    want.add_shifted_product(square >> 16, s, s, 16);
                 }
-                let op = SquaredNorm { bits: width, grouping, n };
-                let got = Cpu::new().squared_norm(&op, &l, &sa).unwrap();
-                assert_eq!(got.to_bits(), want.to_f64().to_bits(), "{width} bits {grouping:?} n {n}");
+                let (op, mut sums) = (SquaredNorm { bits: width, grouping }, want.to_words());
+                let item = SquaredNormItem::<Cpu> { n, levels: &l, scales: &sa, sum: 0 };
+                Cpu::new().squared_norm(&op, &mut [item], &mut sums).unwrap();
+                let mut twice = want.clone();
+                twice.merge(&want);
+                assert_eq!(sums, twice.to_words(), "{width} bits {grouping:?} n {n}, added to what was there");
             }
         }
     }
@@ -66,8 +82,11 @@ fn any_scale_gives_an_answer() {
     let (n, grouping) = (640, Grouping::default());
     let a = random(words(n, 2), &mut bits);
     let s: Vec<u16> = (0..10).map(|_| bits.next() as u16 | 0x8000).collect();
-    Cpu::new().dot(&Dot { grouping, n }, &a, &s, &a, &s).unwrap();
-    Cpu::new().squared_norm(&SquaredNorm { bits: 2, grouping, n }, &a, &s).unwrap();
+    let mut sums = [0; SUM_WORDS];
+    let item = DotItem::<Cpu> { n, words_a: &a, scales_a: &s, words_b: &a, scales_b: &s, sum: 0 };
+    Cpu::new().dot(&Dot { grouping }, &mut [item], &mut sums).unwrap();
+    let item = SquaredNormItem::<Cpu> { n, levels: &a, scales: &s, sum: 0 };
+    Cpu::new().squared_norm(&SquaredNorm { bits: 2, grouping }, &mut [item], &mut sums).unwrap();
 }
 
 #[test]
@@ -76,9 +95,17 @@ fn nonzeros_are_counted() {
     for n in LENGTHS {
         let a = random(words(n, 2), &mut bits);
         let want = (0..a.len() * 16).filter(|&i| trit(&a, i).is_some_and(|t| t != 0)).count();
-        assert_eq!(Cpu::new().count_nonzero(&a).unwrap(), want as u64);
+        let mut sums = [0; SUM_WORDS];
+        let mut items = [0, 0].map(|sum| CountNonzeroItem::<Cpu> { words: &a, sum });
+        Cpu::new().count_nonzero(&CountNonzero, &mut items, &mut sums).unwrap();
+        assert_eq!(ExactSum::from_words(&sums).to_count(), 2 * want as u64);
     }
-    assert!(matches!(Cpu::new().count_nonzero(&[1, 2, 3]), Err(Error::Length { .. })));
+    let mut odd = [CountNonzeroItem::<Cpu> { words: &[1, 2, 3], sum: 0 }];
+    let refused = Cpu::new().count_nonzero(&CountNonzero, &mut odd, &mut [0; SUM_WORDS]);
+    assert!(matches!(refused, Err(Error::Length { .. })));
+    let mut past = [CountNonzeroItem::<Cpu> { words: &[1, 2], sum: 1 }];
+    let refused = Cpu::new().count_nonzero(&CountNonzero, &mut past, &mut [0; SUM_WORDS]);
+    assert!(matches!(refused, Err(Error::Length { what: "sums", .. })));
 }
 
 #[test]
@@ -91,7 +118,7 @@ fn pack_and_unpack() {
         let bad = |t: i8| !(-1..=1).contains(&t);
         let mut reports = cpu.reports(2).unwrap();
         let mut w = vec![0xdead_beef; words(n, 2)];
-        cpu.pack(&trits, &mut w, &mut reports, 1).unwrap();
+        cpu.pack(&Pack, &mut [PackItem::<Cpu> { trits: &trits, words: &mut w, report: 1 }], &mut reports).unwrap();
         let first = trits.iter().position(|&t| bad(t)).map(|i| i as u64);
         let count = trits.iter().filter(|&&t| bad(t)).count() as u64;
         assert_eq!(reports, [Report::default(), Report { non_finite: count, first, clipped: 0 }]);
@@ -104,13 +131,14 @@ fn pack_and_unpack() {
         }
         let mut back = vec![77; n];
         cpu.clear_reports(&mut reports).unwrap();
-        cpu.unpack(&w, &mut back, &mut reports, 0).unwrap();
+        cpu.unpack(&Unpack, &mut [UnpackItem::<Cpu> { words: &w, trits: &mut back, report: 0 }], &mut reports).unwrap();
         let want: Vec<i8> = (0..n).map(|i| trit(&w, i).unwrap_or(0)).collect();
         assert_eq!(back, want);
         let invalid: Vec<usize> = (0..n).filter(|&i| trit(&w, i).is_none()).collect();
         assert_eq!(reports[0].non_finite, invalid.len() as u64);
         assert_eq!(reports[0].first, invalid.first().map(|&i| i as u64));
-        assert!(matches!(cpu.pack(&trits, &mut w, &mut reports, 2), Err(Error::Length { .. })), "no such slot");
+        let refused = cpu.pack(&Pack, &mut [PackItem::<Cpu> { trits: &trits, words: &mut w, report: 2 }], &mut reports);
+        assert!(matches!(refused, Err(Error::Length { .. })), "no such slot");
     }
 }
 
@@ -121,18 +149,22 @@ fn planes_and_fields_convert_both_ways() {
         let w = random(words(n, 2), &mut bits);
         let half = w.len() / 2;
         let (mut plus, mut minus, mut back) = (vec![0; half], vec![0; half], vec![0; w.len()]);
-        cpu.split_planes(&w, &mut plus, &mut minus).unwrap();
+        let item = SplitPlanesItem::<Cpu> { words: &w, plus: &mut plus, minus: &mut minus };
+        cpu.split_planes(&SplitPlanes, &mut [item]).unwrap();
         assert!((0..half).all(|g| [plus[g], minus[g]] == [w[2 * g], w[2 * g + 1]]));
-        cpu.join_planes(&plus, &minus, &mut back).unwrap();
+        let item = JoinPlanesItem::<Cpu> { plus: &plus, minus: &minus, words: &mut back };
+        cpu.join_planes(&JoinPlanes, &mut [item]).unwrap();
         assert_eq!(back, w);
         let mut fields = vec![0; w.len()];
-        cpu.planes_to_fields(&w, &mut fields).unwrap();
+        cpu.planes_to_fields(&PlanesToFields, &mut [PlanesToFieldsItem::<Cpu> { words: &w, fields: &mut fields }])
+            .unwrap();
         for i in 0..w.len() * 16 {
             let want = (w[i / 32 * 2] >> (i % 32) & 1) | (w[i / 32 * 2 + 1] >> (i % 32) & 1) << 1;
             assert_eq!(fields[i / 16] >> (2 * (i % 16)) & 3, want);
         }
         back.fill(0);
-        cpu.fields_to_planes(&fields, &mut back).unwrap();
+        cpu.fields_to_planes(&FieldsToPlanes, &mut [FieldsToPlanesItem::<Cpu> { fields: &fields, words: &mut back }])
+            .unwrap();
         assert_eq!(back, w);
     }
 }
@@ -141,14 +173,18 @@ fn planes_and_fields_convert_both_ways() {
 fn counts_merge_within_their_fields() {
     let (cpu, mut bits) = (Cpu::new(), Bits::new(26));
     for n in LENGTHS {
-        for width in [4, 8, 16] {
+        for width in [4, 8, 16, 32] {
             let (from, before) = (random(words(n, width), &mut bits), random(words(n, width), &mut bits));
             let mut into = before.clone();
-            cpu.merge(&Merge { bits: width, held: 1, added: 1 }, &from, &mut into).unwrap();
-            let modulus = 1 << width;
+            let mut seen = [0x4000, 0x3f80];
+            let item = MergeItem::<Cpu> { from: &from, into: &mut into, seen_from: &[0x3f80, 0x4080], seen: &mut seen };
+            cpu.merge(&Merge { bits: width, held: 1, added: 1 }, &mut [item]).unwrap();
+            assert_eq!(seen, [0x4000, 0x4080]);
+            let modulus = 1i64 << width;
             for i in 0..n {
-                let want = level(&from, width, i) + level(&before, width, i);
-                assert_eq!((level(&into, width, i) - want).rem_euclid(modulus), 0, "{width} bits, element {i}");
+                let l = |of: &[u32]| i64::from(level(of, width, i));
+                let want = l(&from) + l(&before);
+                assert_eq!((l(&into) - want).rem_euclid(modulus), 0, "{width} bits, element {i}");
             }
         }
     }
@@ -158,11 +194,14 @@ fn counts_merge_within_their_fields() {
 fn window_scales_are_those_of_the_spec() {
     let (cpu, mut bits) = (Cpu::new(), Bits::new(27));
     let seen: Vec<u16> = (0..100_000).map(|_| bits.next() as u16 & 0x7fff).collect();
-    let mut scales = vec![0; seen.len()];
-    cpu.window_scales(&WindowScales { headroom: 1.7 }, &seen, &mut scales).unwrap();
-    for (seen, scale) in seen.iter().zip(scales) {
-        let want = crate::numerics::scale::window_scale(u32::from(*seen) << 16, 1.7f32.to_bits());
-        assert_eq!(u32::from(scale) << 16, want);
+    for bits in [8, 32] {
+        let mut scales = vec![0x4242; seen.len()];
+        let item = WindowScalesItem::<Cpu> { seen: &seen, scales: &mut scales };
+        cpu.window_scales(&WindowScales { headroom: 1.7, bits }, &mut [item]).unwrap();
+        for (seen, scale) in seen.iter().zip(scales) {
+            let new = crate::numerics::scale::count_scale(bits, u32::from(*seen) << 16, 1.7f32.to_bits());
+            assert_eq!(u32::from(scale) << 16, if *seen == 0 { 0x4242_0000 } else { new });
+        }
     }
 }
 

@@ -11,11 +11,12 @@ use crate::numerics::float::bf16_to_f32;
 use crate::numerics::level;
 use crate::numerics::pack::{level as level_at, trit, words};
 use crate::op::Backend;
-use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem};
+use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem};
 use crate::op::check::{self, Check};
 use crate::op::dequantize::{self, Dequantize};
 use crate::op::quantize::{Quantize, Rule};
 use crate::op::read_out::{self, ReadOut};
+use crate::op::window::{Look, LookItem};
 use crate::op::{BlockSize, Draw, Element, Grouping, Report};
 use std::ops::Range;
 
@@ -87,14 +88,14 @@ fn accumulation_makes_of_many_tiles_what_it_makes_of_parts() {
             parts_make_the_whole(|range| {
                 let n = range.len();
                 // The scales of a block differ from those of the next.
-                let scales: Vec<u16> =
+                let mut scales: Vec<u16> =
                     (range.start..range.end).step_by(size as usize).map(|i| 0x3f00 + (i / 32 % 128) as u16).collect();
                 let (mut counts, mut seen) = (vec![0; words(n, bits)], vec![0; scales.len()]);
                 let mut reports = cpu.reports(1).unwrap();
                 for (i, x) in x.iter().enumerate() {
                     let draw = Draw::new(3, 1).micro_batch(i as u32);
-                    let op = Exact { bits, block, draw, weight: 0.7, held: i as u32 };
-                    let (counts, scales, seen) = (&mut counts[..], &scales[..], &mut seen[..]);
+                    let op = Exact { bits, block, draw, weight: 0.7, held: i as u32, headroom: None };
+                    let (counts, scales, seen) = (&mut counts[..], &mut scales[..], &mut seen[..]);
                     let (x, first) = (&x[range.clone()], range.start as u64);
                     let item = ExactItem { tensor: 1, first, x, counts, scales, seen, report: 0 };
                     cpu.accumulate_exact(&op, &mut [item], &mut reports).unwrap();
@@ -123,7 +124,7 @@ fn check_finds_in_many_tiles_what_it_finds_in_parts() {
             parts_make_the_whole(|range| {
                 let (x, first) = (&x[range.clone()], range.start as u64);
                 let mut reports = cpu.reports(1).unwrap();
-                cpu.check(&Check { weight }, &[check::Item { x, first, report: 0 }], &mut reports).unwrap();
+                cpu.check(&Check { weight }, &mut [check::Item { x, first, report: 0 }], &mut reports).unwrap();
                 (Vec::new(), Vec::new(), reports[0])
             });
         }
@@ -160,7 +161,7 @@ fn dequantized<T: Element>(grouping: Grouping, n: usize, bits: &mut Bits) {
             Some(-1) => s ^ 0x8000_0000,
             _ => 0,
         };
-        assert_eq!(*out, T::from_f32_bits(want), "{grouping:?} element {i}");
+        assert_eq!(*out, T::from_f32_bits_saturating(want), "{grouping:?} element {i}");
     }
 }
 

@@ -109,7 +109,7 @@ fn check_agrees<T: Element>() {
                 let run = |cpu: Cpu| {
                     let mut reports = cpu.reports(1).unwrap();
                     let item = check::Item { x: x.as_slice(), first: 7, report: 0 };
-                    cpu.check(&check::Check { weight }, &[item], &mut reports).unwrap();
+                    cpu.check(&check::Check { weight }, &mut [item], &mut reports).unwrap();
                     reports
                 };
                 assert_eq!(run(Cpu::new()), run(Cpu::plain()), "kind {kind} n {n} weight {weight}");
