@@ -1,6 +1,7 @@
 //! Check: finds elements out of range.
 
 use super::Cpu;
+use super::measure::Kernels;
 use super::simd::Simd;
 use super::split::{TILE, Tile, check_slot, fold, join, merge_into, note};
 use crate::error::Result;

@@ -2,12 +2,9 @@
 
 use super::Cpu;
 use super::simd::Simd;
-use super::split::{TILE, Tile, check_slot, fold};
+use super::split::{TILE, check_slot, fold};
+use super::tile::{ReadOutTile, Reading};
 use crate::error::Result;
-use crate::numerics::constants::GROUP;
-use crate::numerics::float::bf16_to_f32;
-use crate::numerics::level;
-use crate::numerics::pack;
 use crate::op::read_out::{Item, ReadOut};
 use crate::op::{Element, ElementType, Report};
 use rayon::prelude::*;
@@ -25,13 +22,13 @@ pub(super) fn read_out<T: Element>(
             check_slot(slot, guards.map_or(0, <[Report]>::len))?;
         }
     }
-    let rule = Rule { bits: op.bits, block: op.block.get() as usize, factor: op.factor };
+    let how = Reading { bits: op.bits, block: op.block.get() as usize, factor: op.factor };
     let elements: usize = items.iter().map(|i| i.out.len()).sum();
     let run = |item: &mut Item<'_, Cpu, T>| {
         let found = item.guard.and_then(|slot| guards.and_then(|g| g.get(slot)));
-        let work = Work { levels: item.levels, scales: item.scales, out: &mut *item.out, rule };
+        let work = ReadOutTile { levels: item.levels, scales: item.scales, out: &mut *item.out, how };
         if found.is_some_and(|r| r.non_finite > 0) {
-            fold(work, TILE, &|w: Work<'_, T>| w.out.fill(not_a_number()), &|(), ()| ());
+            fold(work, TILE, &|w: ReadOutTile<'_, T>| w.out.fill(not_a_number()), &|(), ()| ());
         } else {
             fold(work, TILE, &|w| simd.read_out_blocks(w), &|(), ()| ());
         }
@@ -49,52 +46,5 @@ fn not_a_number<T: Element>() -> T {
     match T::TYPE {
         ElementType::F32 => bytemuck::cast_slice::<u32, T>(&[0x7fff_ffff])[0],
         ElementType::F16 | ElementType::Bf16 => bytemuck::cast_slice::<u16, T>(&[0x7fff])[0],
-    }
-}
-
-/// What all blocks share.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
-    pub(super) bits: u32,
-    pub(super) block: usize,
-    pub(super) factor: f32,
-}
-
-/// Blocks to read out.
-pub(super) struct Work<'a, T> {
-    pub(super) levels: &'a [u32],
-    pub(super) scales: &'a [u16],
-    pub(super) out: &'a mut [T],
-    pub(super) rule: Rule,
-}
-
-impl<T: Element> Tile for Work<'_, T> {
-    fn elements(&self) -> usize {
-        self.out.len()
-    }
-
-    fn split(self, at: usize) -> (Self, Self) {
-        let rule = self.rule;
-        let (levels, more_levels) = self.levels.split_at(at / GROUP * rule.bits as usize);
-        let (scales, more_scales) = self.scales.split_at(at / rule.block);
-        let (out, more) = self.out.split_at_mut(at);
-        (Work { levels, scales, out, rule }, Work { levels: more_levels, scales: more_scales, out: more, rule })
-    }
-}
-
-/// The plain form of the tile.
-pub(super) fn plain_blocks<T: Element>(w: Work<'_, T>) {
-    let Work { levels, scales, out, rule } = w;
-    let levels = levels.chunks(rule.block / GROUP * rule.bits as usize);
-    for ((out, levels), scale) in out.chunks_mut(rule.block).zip(levels).zip(scales) {
-        plain_block(&rule, levels, *scale, out);
-    }
-}
-
-/// One block.
-pub(super) fn plain_block<T: Element>(rule: &Rule, levels: &[u32], scale: u16, out: &mut [T]) {
-    let s = bf16_to_f32(scale);
-    for (i, out) in out.iter_mut().enumerate() {
-        *out = T::from_f32_bits(level::read_out(pack::level(levels, rule.bits, i), s, rule.factor).to_bits());
     }
 }
