@@ -38,8 +38,30 @@ pub enum Error {
         /// The shape it has.
         got: Vec<usize>,
     },
+    /// Elements that a layout places outside of their storage, or not one after the other.
+    #[error("a tensor of shape {shape:?} and strides {strides:?} is not contiguous: make it so, with `contiguous()`")]
+    NotContiguous {
+        /// The tensor's shape.
+        shape: Vec<usize>,
+        /// Its strides, in elements.
+        strides: Vec<usize>,
+    },
+    /// Two names for the same memory, which would be written twice: tied weights.
+    #[error("tensors `{}` and `{}` share memory: give it once, under one name", tensors.0, tensors.1)]
+    SharedMemory {
+        /// The two names, in the order of the model.
+        tensors: (String, String),
+    },
+    /// A tensor that does not divide into rows of this length.
+    #[error("{elements} elements do not divide into rows of {columns}")]
+    Rows {
+        /// The elements of the tensor.
+        elements: u64,
+        /// The elements of a row.
+        columns: u64,
+    },
     /// An element type this operation does not take.
-    #[error("element type: expected {expected}, got {got}")]
+    #[error("element type: expected {expected}, got {got}{}", element_type_advice(got))]
     ElementType {
         /// What is taken.
         expected: &'static str,
@@ -74,6 +96,26 @@ pub enum Error {
         /// What it must be.
         requirement: &'static str,
     },
+    /// Two choices that exclude each other.
+    #[error("{what} cannot be used with {with}: {advice}")]
+    Conflict {
+        /// The one choice.
+        what: &'static str,
+        /// The other.
+        with: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// An index past the end of what it points into.
+    #[error("{what} {index}: there are {count}, numbered from 0")]
+    Index {
+        /// What is numbered: a trit, a report slot.
+        what: &'static str,
+        /// The index given.
+        index: u64,
+        /// How many there are.
+        count: u64,
+    },
     /// A count above a limit.
     #[error("{what}: {got} is above the limit of {limit}")]
     Limit {
@@ -103,6 +145,33 @@ pub enum Error {
         /// The index of the first in its tensor.
         first: u64,
     },
+    /// A report that no operation makes: a first element where none were counted, none where some were, or one past the
+    /// end of the tensor.
+    #[error(
+        "a report of {non_finite} non-finite elements, {}, of {elements}: there must be a first element, within the tensor, \
+         where any are counted, and none otherwise",
+        first.map_or_else(|| "no first one".to_owned(), |f| format!("the first at index {f}"))
+    )]
+    ImpossibleReport {
+        /// How many it counts.
+        non_finite: u64,
+        /// The first of them.
+        first: Option<u64>,
+        /// The elements of the tensor.
+        elements: u64,
+    },
+    /// A level or count that no window of so many micro-batches can hold.
+    #[error("element {element} has the level {got}: after {held} micro-batches, it is from -{limit} to {limit}")]
+    ImpossibleLevel {
+        /// Which element of the tensor; one past its end must be 0.
+        element: u64,
+        /// Its level or count.
+        got: i64,
+        /// The largest magnitude it can have.
+        limit: u64,
+        /// Micro-batches in the window.
+        held: u32,
+    },
     /// Values that are no trits: an i8 outside -1..=1, or a packed pair with both bits set.
     #[error("{count} invalid trits, the first at index {first}")]
     InvalidTrits {
@@ -131,11 +200,85 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A rule that was to choose tensors and chooses none: a misspelled name, most likely.
+    #[error("`{rule}` in {option} matches none of the {tensors} tensors: compare it with their names")]
+    NothingMatches {
+        /// The option that holds the rule.
+        option: &'static str,
+        /// The rule, as given.
+        rule: String,
+        /// How many tensors there are.
+        tensors: usize,
+    },
+    /// A variable that no gradient reached: it took no part in the loss, or a layer on the way has no backward pass.
+    #[error("no gradient reached tensor `{tensor}`: {ways}")]
+    NoGradient {
+        /// The tensor's name.
+        tensor: String,
+        /// The ways out.
+        ways: &'static str,
+    },
+    /// A model that was made from names and shapes, where its variables are needed.
+    #[error(
+        "tensor `{tensor}` has a name and a shape but no variable: make the model from its variables, with `from_vars`"
+    )]
+    NoVariable {
+        /// The first tensor's name.
+        tensor: String,
+    },
+    /// An optimizer, or a state, that belongs to another model: what it has of this tensor is not what the model has.
+    #[error("{what} of another model: {}", difference(tensor.as_deref(), *expected, *got))]
+    AnotherModel {
+        /// What was given: the moments of an optimizer, the state of a sum.
+        what: &'static str,
+        /// The first tensor that differs; none where the number of tensors does.
+        tensor: Option<String>,
+        /// Elements of the tensor, or tensors of the model, here.
+        expected: u64,
+        /// The same there.
+        got: u64,
+    },
     /// A mean over no micro-batches was asked for.
     #[error("nothing accumulated: the sum of weights is {weights}")]
     NothingAccumulated {
         /// The sum of the micro-batches' weights.
         weights: f64,
+    },
+    /// Sums that merge only where they were made the same way, and were not.
+    #[error("windows cannot be merged: {what} is {here} in the one and {there} in the other")]
+    NotMergeable {
+        /// What differs.
+        what: &'static str,
+        /// What it is in the window merged into.
+        here: String,
+        /// What it is in the window to be merged.
+        there: String,
+    },
+    /// An operation that tensors held in this format do not have.
+    #[error("{operation}: not for {format} sums: {advice}")]
+    Format {
+        /// What was asked.
+        operation: &'static str,
+        /// How the sums are held.
+        format: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// What can only be set before the first micro-batch of a window.
+    #[error("{what}: the window already has {held} micro-batches: reset it, or set them before the first")]
+    WindowStarted {
+        /// What was to be set.
+        what: &'static str,
+        /// Micro-batches in the window.
+        held: u32,
+    },
+    /// Exact counts need scales before the first micro-batch, and have none.
+    #[error("counts without scales, after {held} micro-batches: {advice}")]
+    NoScales {
+        /// Micro-batches in the window.
+        held: u32,
+        /// What to do.
+        advice: &'static str,
     },
     /// Counts under different scales: they do not add up.
     #[error("scales differ, first in block {block}: only counts under the same scales merge")]
@@ -148,6 +291,13 @@ pub enum Error {
     Refused {
         /// What happened.
         reason: String,
+    },
+    /// A device failed in the middle of an update: some weights and moments have taken it, some have not, and no reset
+    /// brings them back.
+    #[error("weights updated in part: {source}: load the last checkpoint, weights and moments both")]
+    UpdatedInPart {
+        /// What failed.
+        source: Box<Error>,
     },
     /// A buffer or tensor that lives on another device or context.
     #[error("device: expected {expected}, got {got}")]
@@ -225,11 +375,13 @@ pub enum Error {
         /// The checksum of the file.
         got: String,
     },
-    /// A checkpoint of a later version of the format.
-    #[error("checkpoint of format version {got}: this build knows versions up to {known}")]
+    /// A checkpoint of a version of the format that this build does not read.
+    #[error("checkpoint of format version {got}: this build reads {}, {}", versions(*oldest, *known), version_advice(got, *oldest))]
     CheckpointVersion {
         /// The version in the file.
         got: String,
+        /// The earliest version that is read.
+        oldest: u32,
         /// The latest version known.
         known: u32,
     },
@@ -257,6 +409,38 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
+/// What to do with a type that is not taken.
+fn element_type_advice(got: &str) -> &'static str {
+    match got {
+        "f32" => "",
+        "f16" => ": keep the values in f32 or bf16, with `to_dtype(DType::BF16)`",
+        _ if got.starts_with(['i', 'u']) => {
+            ": integers have no gradient; leave the tensor out of the model, or convert it with `to_dtype(DType::F32)`"
+        }
+        _ => ": convert it with `to_dtype(DType::F32)`",
+    }
+}
+
+fn versions(oldest: u32, known: u32) -> String {
+    if oldest == known { format!("version {known} only") } else { format!("versions {oldest} to {known}") }
+}
+
+fn version_advice(got: &str, oldest: u32) -> &'static str {
+    match got.parse::<u32>() {
+        Ok(got) if got < oldest => {
+            "so load it with the release of trigrad that wrote it, or start the window and the moments anew"
+        }
+        _ => "so load it with the release of trigrad that wrote it, or a later one",
+    }
+}
+
+fn difference(tensor: Option<&str>, expected: u64, got: u64) -> String {
+    match tensor {
+        Some(tensor) => format!("tensor `{tensor}` has {expected} elements here and {got} there"),
+        None => format!("{expected} tensors here and {got} there"),
+    }
+}
+
 impl Error {
     /// Wraps the error with the tensor it belongs to.
     #[must_use]
@@ -271,5 +455,42 @@ impl Error {
             Error::InTensor { source, .. } => source.root(),
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message says what to do about a type that is not taken.
+    #[test]
+    fn types_that_are_not_taken_say_what_to_do() {
+        let text = |got: &str| Error::ElementType { expected: "f32 or bf16", got: got.to_owned() }.to_string();
+        assert_eq!(text("f64"), "element type: expected f32 or bf16, got f64: convert it with `to_dtype(DType::F32)`");
+        assert!(text("i64").contains("integers have no gradient; leave the tensor out"));
+        assert_eq!(text("u8").split_once(": integers"), text("u32").replace("u32", "u8").split_once(": integers"));
+        assert!(text("f16").ends_with("`to_dtype(DType::BF16)`"));
+        assert!(text("f8e4m3").ends_with("`to_dtype(DType::F32)`"));
+    }
+
+    /// Fields of a message are all in it, and no limit is made up.
+    #[test]
+    fn messages_say_what_happened() {
+        let report = |first| Error::ImpossibleReport { non_finite: 2, first, elements: 7 }.to_string();
+        assert!(report(None).starts_with("a report of 2 non-finite elements, no first one, of 7: "));
+        assert!(report(Some(9)).starts_with("a report of 2 non-finite elements, the first at index 9, of 7: "));
+        let model = |tensor: Option<&str>| {
+            let tensor = tensor.map(ToOwned::to_owned);
+            Error::AnotherModel { what: "moments", tensor, expected: 3, got: 4 }.to_string()
+        };
+        assert_eq!(model(None), "moments of another model: 3 tensors here and 4 there");
+        assert_eq!(model(Some("w")), "moments of another model: tensor `w` has 3 elements here and 4 there");
+        let version =
+            |got: &str, oldest, known| Error::CheckpointVersion { got: got.to_owned(), oldest, known }.to_string();
+        assert!(version("3", 1, 2).starts_with("checkpoint of format version 3: this build reads versions 1 to 2, "));
+        assert!(version("3", 2, 2).ends_with("or a later one"));
+        assert!(version("1", 2, 2).contains("version 2 only") && version("1", 2, 2).ends_with("the moments anew"));
+        let shared = Error::SharedMemory { tensors: ("a".to_owned(), "b".to_owned()) };
+        assert_eq!(shared.to_string(), "tensors `a` and `b` share memory: give it once, under one name");
     }
 }

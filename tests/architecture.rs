@@ -45,55 +45,71 @@ fn code(path: &str) -> String {
     code
 }
 
-/// The rooms of the crate that a source names, through `crate::` or a `super::` that reaches the root.
-fn imports(path: &str) -> BTreeSet<String> {
+/// Every path of the crate that a source names, through `crate::` or enough `super::` to reach the folder `inside` (of
+/// `src`; empty for the root), as its names from there on.
+fn paths(path: &str, inside: &str) -> Vec<Vec<String>> {
     let code = code(path);
-    let inside: Vec<&str> = path.trim_start_matches("src/").trim_end_matches(".rs").split('/').collect();
-    let depth = if inside.last() == Some(&"mod") { inside.len() - 1 } else { inside.len() };
-    let mut rooms = BTreeSet::new();
-    for start in ["crate::".to_owned(), "super::".repeat(depth)] {
+    let folders: Vec<&str> = path.trim_start_matches("src/").trim_end_matches(".rs").split('/').collect();
+    let depth = if folders.last() == Some(&"mod") { folders.len() - 1 } else { folders.len() };
+    let above = if inside.is_empty() { 0 } else { inside.split('/').count() };
+    let mut found = Vec::new();
+    for start in ["crate::".to_owned(), "super::".repeat(depth - above)] {
+        let from_root = start == "crate::";
         for (at, _) in code.match_indices(&start) {
             let before = code[..at].chars().next_back().unwrap_or(' ');
             if before.is_alphanumeric() || before == '_' || before == ':' {
                 continue;
             }
-            let rest = &code[at + start.len()..];
-            match rest.strip_prefix('{') {
-                Some(list) => rooms.extend(top_level(list)),
-                None => rooms.extend(name(rest)),
+            for path in tree(&code[at + start.len()..]) {
+                if !from_root {
+                    found.push(path);
+                } else if path.iter().take(above).map(String::as_str).eq(inside.split('/').take(above)) {
+                    found.push(path[above..].to_vec());
+                }
             }
         }
     }
-    rooms
+    found
 }
 
-/// The first names of a `{...}` list, inner lists left out.
-fn top_level(list: &str) -> Vec<String> {
-    let (mut depth, mut at_start, mut names) = (0, true, Vec::new());
-    for (i, c) in list.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => at_start = true,
-            c if c.is_whitespace() => {}
-            _ if at_start => {
-                names.extend(name(&list[i..]));
-                at_start = false;
+/// The paths of a tree of names as `use` takes it, up to its end: `a::{b, c::D}` is `a::b` and `a::c::D`.
+fn tree(text: &str) -> Vec<Vec<String>> {
+    let text = text.trim_start();
+    if let Some(list) = text.strip_prefix('{') {
+        let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+        for (i, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    found.extend(tree(&list[start..i]));
+                    start = i + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                _ => {}
             }
-            _ => {}
         }
+        return found;
     }
-    names
+    let name: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    if name.is_empty() {
+        return Vec::new();
+    }
+    match text[name.len()..].strip_prefix("::").map(tree) {
+        Some(below) if !below.is_empty() => below.into_iter().map(|path| [vec![name.clone()], path].concat()).collect(),
+        _ => vec![vec![name]],
+    }
 }
 
-/// The room that a path begins with; a type of the root is one of `error`'s.
-fn name(path: &str) -> Option<String> {
-    let name: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-    match name.chars().next()? {
-        c if c.is_uppercase() => Some("error".to_owned()),
-        _ => Some(name),
-    }
+/// The rooms of the crate that a source names; a type of the root is one of `error`'s.
+fn imports(path: &str) -> BTreeSet<String> {
+    paths(path, "").iter().filter_map(|path| path.first()).map(|name| room(name)).collect()
+}
+
+fn room(name: &str) -> String {
+    if name.starts_with(char::is_uppercase) { "error".to_owned() } else { name.to_owned() }
 }
 
 /// Who may import whom, beside itself.
@@ -137,7 +153,36 @@ fn imports_go_one_way() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Backends know nothing of each other: not even in comments that link to code.
+/// Who may import whom of `cpu`: operations stand on the vector code, which stands on the plain code.
+const ALLOWED_IN_CPU: &[(&str, &[&str])] = &[
+    ("split", &[]),
+    ("tile", &["split"]),
+    ("measure", &["split", "tile"]),
+    ("plain", &["measure", "split", "tile"]),
+    ("simd", &["measure", "plain", "split", "tile"]),
+];
+
+#[test]
+fn imports_within_cpu_go_one_way() {
+    let mut wrong = Vec::new();
+    for (part, allowed) in ALLOWED_IN_CPU {
+        let folder = format!("src/cpu/{part}");
+        let sources = match root().join(&folder).is_dir() {
+            true => files(&folder, "rs"),
+            false => vec![format!("{folder}.rs")],
+        };
+        assert!(!sources.is_empty(), "{folder} is empty");
+        for path in sources {
+            for import in paths(&path, "cpu").iter().filter_map(|path| path.first()) {
+                if import != part && !allowed.contains(&import.as_str()) {
+                    wrong.push(format!("{path} imports `{import}`"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_parser_sees_imports() {
     assert!(imports("src/backend.rs").contains("op"));
@@ -145,7 +190,14 @@ fn the_parser_sees_imports() {
     assert!(imports("src/cpu/quantize.rs").contains("error"));
     assert!(imports("src/testing/cases/quantize.rs").contains("testing"));
     assert!(imports("src/numerics/trit.rs").iter().all(|i| i == "numerics"));
-    assert_eq!(top_level("op::{self, Element}, backend::Backend, Error}; x"), ["op", "backend", "error"]);
+    let found: Vec<String> =
+        tree("{op::{self, Element}, backend::{a, b::C}, Error}; x").iter().map(|path| path.join("::")).collect();
+    assert_eq!(found, ["op::self", "op::Element", "backend::a", "backend::b::C", "Error"]);
+    let in_cpu =
+        |path| paths(path, "cpu").into_iter().filter_map(|path| path.first().cloned()).collect::<BTreeSet<_>>();
+    assert!(in_cpu("src/cpu/quantize.rs").contains("simd"));
+    assert!(in_cpu("src/cpu/simd/mod.rs").contains("tile"));
+    assert!(in_cpu("src/cpu/plain/quantize.rs").contains("measure"));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The file: safetensors with a checksum, written at once or not at all.
 
-use super::VERSION;
 use super::contents::{Array, Contents};
 use super::header::{header, in_order};
+use super::{OLDEST, VERSION};
 use crate::error::{Error, Result};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use std::fs::{self, File, OpenOptions};
@@ -94,8 +94,8 @@ fn decode(kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
         return Err(foreign(kind, "another program's file".to_owned()));
     }
     let version = contents.text("version")?;
-    if version.parse() != Ok(VERSION) {
-        return Err(Error::CheckpointVersion { got: version, known: VERSION });
+    if !version.parse().is_ok_and(|v| (OLDEST..=VERSION).contains(&v)) {
+        return Err(Error::CheckpointVersion { got: version, oldest: OLDEST, known: VERSION });
     }
     let got = contents.text("kind")?;
     if got != kind {

@@ -39,3 +39,6 @@ pub(crate) use file::{read, write};
 
 /// The version of the format that is written.
 pub const VERSION: u32 = 1;
+
+/// The earliest version of the format that is read.
+pub const OLDEST: u32 = 1;

@@ -1,6 +1,7 @@
 //! Check: finds elements out of range.
 
 use super::Cpu;
+use super::measure::Kernels;
 use super::simd::Simd;
 use super::split::{TILE, Tile, fold, join, note, run_items};
 use crate::error::Result;

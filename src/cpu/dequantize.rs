@@ -1,6 +1,7 @@
 //! Dequantize: each trit times the scale of its group.
 
 use super::Cpu;
+use super::plain;
 use super::simd::Simd;
 use super::split::{TILE, Tile, each, fold};
 use crate::error::Result;
@@ -64,26 +65,10 @@ fn tile<T: Element>(simd: Simd, w: Work<'_, T>) {
         let (scale, out) = (bf16_to_f32(scale), &mut out[at..end]);
         // What lies above the largest f16 becomes that: rare, and left to the plain code.
         if T::TYPE == ElementType::F16 && magnitude(scale) > LARGEST_F16 {
-            plain_run(words, at, scale, out);
+            plain::dequantize::run(words, at, scale, out);
         } else {
             simd.dequantize_run(words, at, scale, out);
         }
         at = end;
-    }
-}
-
-/// `out` from the trits from element `start` of `words` on, all under one scale (f32 bits).
-pub(super) fn plain_run<T: Element>(words: &[u32], start: usize, scale: u32, out: &mut [T]) {
-    let values = [0, scale, scale ^ 0x8000_0000].map(T::from_f32_bits_saturating);
-    for (i, out) in (start..).zip(out) {
-        let (pair, bit) = (i / GROUP * 2, i % GROUP);
-        let (plus, minus) = (words[pair] >> bit & 1, words[pair + 1] >> bit & 1);
-        *out = values[if plus == minus {
-            0
-        } else if plus == 1 {
-            1
-        } else {
-            2
-        }];
     }
 }

@@ -3,8 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | `memory.rs` | buffers are `Vec<T>`, views are slices |
-//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks, the split over threads, and the plain code, straight from [`crate::numerics`] |
-//! | `split.rs` | tiles: the unit of work of a task |
+//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks and the split over threads; what is not hot does its work there, straight from [`crate::numerics`] |
+//! | `split.rs` | a tile: the unit of work of a task |
+//! | `tile.rs` | the tiles of the hot operations, and what their blocks share |
+//! | `measure.rs` | scale and limit of groups of any length, over the kernels of either kind of code |
+//! | `plain/` | the hot tiles, element by element |
 //! | `simd/` | the same tiles in AVX-512, or AVX2 and FMA, chosen at run time and held to the plain code bit for bit; all `unsafe` of this backend |
 //!
 //! Any split gives the same bits: draws are keyed by the element's place in its tensor, maxima and integer sums have
@@ -13,8 +16,10 @@
 mod accumulate;
 mod check;
 mod dequantize;
+mod measure;
 mod memory;
 mod pack;
+mod plain;
 mod quantize;
 mod read_out;
 mod reduce;
@@ -22,6 +27,7 @@ mod simd;
 mod split;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod update;
 mod window;
 

@@ -8,7 +8,9 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 use avx512::Avx512;
 
-use super::{accumulate, dequantize, quantize, read_out};
+use super::measure::Kernels;
+use super::plain::{accumulate, dequantize, quantize, read_out};
+use super::tile::{AdaptiveTile, ExactTile, Measure, Method, QuantizeTile, ReadOutTile};
 use crate::numerics::threshold::{Moments, Sum};
 use crate::op::{Element, Report};
 
@@ -51,37 +53,10 @@ impl Simd {
         }
     }
 
-    /// The largest of `bits & 0x7fffffff`, NaN and Inf included.
-    pub(super) fn max<T: Element>(self, x: &[T]) -> u32 {
-        match self {
-            Simd::Plain => x.iter().map(|x| x.to_f32_bits() & 0x7fff_ffff).max().unwrap_or(0),
-            #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.max(x),
-        }
-    }
-
-    /// Moments of a chunk of at most 4096 elements; what is out of range counts as zero.
-    pub(super) fn moments<T: Element>(self, x: &[T]) -> Moments {
-        match self {
-            Simd::Plain => quantize::plain_moments(x),
-            #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.moments(x),
-        }
-    }
-
-    /// The sum of a chunk of at most 4096 elements over what lies above `t`; what is out of range counts as zero.
-    pub(super) fn sum<T: Element>(self, x: &[T], t: Option<u32>) -> Sum {
-        match self {
-            Simd::Plain => quantize::plain_sum(x, t),
-            #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.sum(x, t),
-        }
-    }
-
     /// Quantizes whole blocks (the last may be shorter).
-    pub(super) fn quantize_blocks<T: Element>(self, method: &quantize::Method, w: quantize::Work<'_, T>) -> Report {
+    pub(super) fn quantize_blocks<T: Element>(self, method: &Method, w: QuantizeTile<'_, T>) -> Report {
         match self {
-            Simd::Plain => quantize::plain_blocks(method, w),
+            Simd::Plain => quantize::blocks(method, w),
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(cpu) => cpu.quantize_blocks(method, w),
             #[cfg(target_arch = "x86_64")]
@@ -89,40 +64,19 @@ impl Simd {
         }
     }
 
-    /// Writes the trits of `x` under one measure: see [`quantize::plain_encode`].
-    #[expect(clippy::too_many_arguments, reason = "a piece of a group and where it lies")]
-    pub(super) fn encode<T: Element>(
-        self,
-        method: &quantize::Method,
-        measure: &quantize::Measure,
-        x: &[T],
-        words: &mut [u32],
-        start: usize,
-        first: u64,
-        report: &mut Report,
-    ) {
-        match self {
-            Simd::Plain => quantize::plain_encode(method, measure, x, words, start, first, report),
-            #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => {
-                cpu.encode(method, measure, x, words, start, first, report);
-            }
-        }
-    }
-
-    /// Dequantizes a run under one scale: see [`dequantize::plain_run`].
+    /// Dequantizes a run under one scale: see [`dequantize::run`].
     pub(super) fn dequantize_run<T: Element>(self, words: &[u32], start: usize, scale: u32, out: &mut [T]) {
         match self {
-            Simd::Plain => dequantize::plain_run(words, start, scale, out),
+            Simd::Plain => dequantize::run(words, start, scale, out),
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.dequantize_run(words, start, scale, out),
         }
     }
 
     /// Accumulates whole blocks adaptively.
-    pub(super) fn adaptive_blocks<T: Element>(self, w: accumulate::AdaptiveWork<'_, T>) -> Report {
+    pub(super) fn adaptive_blocks<T: Element>(self, w: AdaptiveTile<'_, T>) -> Report {
         match self {
-            Simd::Plain => accumulate::plain_adaptive(w),
+            Simd::Plain => accumulate::adaptive(w),
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(cpu) => cpu.adaptive_blocks(w),
             #[cfg(target_arch = "x86_64")]
@@ -131,20 +85,65 @@ impl Simd {
     }
 
     /// Accumulates whole blocks exactly.
-    pub(super) fn exact_blocks<T: Element>(self, w: accumulate::ExactWork<'_, T>) -> Report {
+    pub(super) fn exact_blocks<T: Element>(self, w: ExactTile<'_, T>) -> Report {
         match self {
-            Simd::Plain => accumulate::plain_exact(w),
+            Simd::Plain => accumulate::exact(w),
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.exact_blocks(w),
         }
     }
 
     /// Reads out whole blocks.
-    pub(super) fn read_out_blocks<T: Element>(self, w: read_out::Work<'_, T>) {
+    pub(super) fn read_out_blocks<T: Element>(self, w: ReadOutTile<'_, T>) {
         match self {
-            Simd::Plain => read_out::plain_blocks(w),
+            Simd::Plain => read_out::blocks(w),
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.read_out_blocks(w),
+        }
+    }
+}
+
+impl Kernels for Simd {
+    fn max<T: Element>(&self, x: &[T]) -> u32 {
+        match *self {
+            Simd::Plain => quantize::max(x),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.max(x),
+        }
+    }
+
+    fn moments<T: Element>(&self, x: &[T]) -> Moments {
+        match *self {
+            Simd::Plain => quantize::moments(x),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.moments(x),
+        }
+    }
+
+    fn sum<T: Element>(&self, x: &[T], t: Option<u32>) -> Sum {
+        match *self {
+            Simd::Plain => quantize::sum(x, t),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.sum(x, t),
+        }
+    }
+
+    fn encode<T: Element>(
+        &self,
+        method: &Method,
+        measure: &Measure,
+        x: &[T],
+        words: &mut [u32],
+        start: usize,
+        first: u64,
+        report: &mut Report,
+    ) {
+        match *self {
+            Simd::Plain => quantize::encode(method, measure, x, words, start, first, report),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => {
+                cpu.encode(method, measure, x, words, start, first, report);
+            }
         }
     }
 }

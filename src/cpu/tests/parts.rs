@@ -3,8 +3,9 @@
 use super::quantize::{quantized, rules};
 use super::{Bits, data};
 use crate::cpu::Cpu;
-use crate::cpu::quantize::{Method, measure, plain_encode};
-use crate::cpu::simd::Simd;
+use crate::cpu::measure::measure;
+use crate::cpu::plain::quantize::{Plain, encode};
+use crate::cpu::tile::Method;
 use crate::memory::Memory;
 use crate::numerics::constants::domain;
 use crate::numerics::float::bf16_to_f32;
@@ -200,9 +201,9 @@ fn long_rows_are_quantized_one_by_one() {
             };
             let (mut words, mut scales, mut report) = (vec![0; words(x.len(), 2)], Vec::new(), Report::default());
             for (r, x) in x.chunks(cols).enumerate() {
-                let m = measure(Simd::Plain, &method, x, (r * cols) as u64, &mut report);
+                let m = measure(&Plain, &method, x, (r * cols) as u64, &mut report);
                 scales.push((m.scale >> 16) as u16);
-                plain_encode(&method, &m, x, &mut words, r * cols, 0, &mut report);
+                encode(&method, &m, x, &mut words, r * cols, 0, &mut report);
             }
             let op = Quantize { grouping: Grouping::Row(cols as u64), rule };
             assert!(quantized(Cpu::new(), &op, &x, 0) == (words, scales, report), "{op:?}");

@@ -4,8 +4,9 @@ use super::draws::{Draws, Generator, OFFSET, patterns};
 use super::levels::load_levels;
 use super::quantize::NOTHING_KEPT;
 use super::*;
-use crate::cpu::accumulate::{AdaptiveWork, plain_adaptive};
+use crate::cpu::plain::accumulate::adaptive as plain_adaptive;
 use crate::cpu::split::Tile;
+use crate::cpu::tile::AdaptiveTile;
 use crate::numerics::constants::{MIN_NORMAL, ZERO_LIMIT};
 use crate::numerics::float::magnitude;
 use crate::numerics::level::level_max;
@@ -34,9 +35,9 @@ struct Parts<const BATCHES: usize> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn adaptive<T: Element>(w: AdaptiveWork<'_, T>) -> Report {
-    let weight = magnitude(w.rule.weight);
-    match (w.rule.bits, w.rule.weight == 1f32.to_bits()) {
+pub(super) fn adaptive<T: Element>(w: AdaptiveTile<'_, T>) -> Report {
+    let weight = magnitude(w.how.weight);
+    match (w.how.bits, w.how.weight == 1f32.to_bits()) {
         _ if weight == 0 => plain_adaptive(w),
         (2, true) => sized::<T, 2, false>(w),
         (2, false) => sized::<T, 2, true>(w),
@@ -50,8 +51,8 @@ pub(super) fn adaptive<T: Element>(w: AdaptiveWork<'_, T>) -> Report {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: AdaptiveWork<'_, T>) -> Report {
-    if w.rule.block > PART {
+fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: AdaptiveTile<'_, T>) -> Report {
+    if w.how.block > PART {
         run::<T, BITS, WEIGHTED, { BATCHES_MAX + HALF_PAGE }>(w)
     } else {
         run::<T, BITS, WEIGHTED, { PART_BATCHES + HALF_PAGE }>(w)
@@ -59,14 +60,14 @@ fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: AdaptiveWork<'_
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize>(w: AdaptiveWork<'_, T>) -> Report {
-    let rule = w.rule;
-    let size = rule.block;
+fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize>(w: AdaptiveTile<'_, T>) -> Report {
+    let how = w.how;
+    let size = how.block;
     let whole = whole_units(w.x.len(), size);
     let (body, tail) = w.split(whole);
     let mut report = Report::default();
-    let generator = Generator::new(&rule.at, one(BITS));
-    let weight = _mm256_set1_ps(f32::from_bits(rule.weight));
+    let generator = Generator::new(&how.at, one(BITS));
+    let weight = _mm256_set1_ps(f32::from_bits(how.weight));
     let mut p = Parts {
         sums: [[[[0.0; 8]; 4]; 8]; BATCHES],
         skip: 0,
@@ -94,7 +95,7 @@ fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize
             store::<BITS, BATCHES>(&p, fields);
         } else {
             let (x, levels) = (x.as_flattened(), fields.as_flattened_mut());
-            report.merge(plain_adaptive(AdaptiveWork { x, levels, scales, first, rule }));
+            report.merge(plain_adaptive(AdaptiveTile { x, levels, scales, first, how }));
         }
         first += (x.len() * GROUP) as u64;
     }

@@ -4,8 +4,9 @@ use super::accumulate::weigh;
 use super::draws::{Draws, Generator, uniforms};
 use super::quantize::NOTHING_KEPT;
 use super::*;
-use crate::cpu::accumulate::{ExactWork, plain_exact};
+use crate::cpu::plain::accumulate::exact as plain_exact;
 use crate::cpu::split::Tile;
+use crate::cpu::tile::ExactTile;
 use crate::numerics::constants::{RANGE_LIMIT, ZERO_LIMIT};
 use crate::numerics::float::magnitude;
 
@@ -24,9 +25,9 @@ struct Parts<const BATCHES: usize> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn exact<T: Element>(w: ExactWork<'_, T>) -> Report {
-    let weight = magnitude(w.rule.weight);
-    match (w.rule.bits, w.rule.weight == 1f32.to_bits()) {
+pub(super) fn exact<T: Element>(w: ExactTile<'_, T>) -> Report {
+    let weight = magnitude(w.how.weight);
+    match (w.how.bits, w.how.weight == 1f32.to_bits()) {
         _ if weight == 0 => plain_exact(w),
         (4, true) => sized::<T, 4, false>(w),
         (4, false) => sized::<T, 4, true>(w),
@@ -40,8 +41,8 @@ pub(super) fn exact<T: Element>(w: ExactWork<'_, T>) -> Report {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: ExactWork<'_, T>) -> Report {
-    if w.rule.block > PART {
+fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: ExactTile<'_, T>) -> Report {
+    if w.how.block > PART {
         run::<T, BITS, WEIGHTED, BATCHES_MAX>(w)
     } else {
         run::<T, BITS, WEIGHTED, PART_BATCHES>(w)
@@ -49,14 +50,14 @@ fn sized<T: Element, const BITS: usize, const WEIGHTED: bool>(w: ExactWork<'_, T
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize>(w: ExactWork<'_, T>) -> Report {
-    let rule = w.rule;
-    let size = rule.block;
+fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize>(w: ExactTile<'_, T>) -> Report {
+    let how = w.how;
+    let size = how.block;
     let whole = whole_units(w.x.len(), size);
     let (body, tail) = w.split(whole);
     let mut report = Report::default();
-    let generator = Generator::new(&rule.at, 1.0);
-    let weight = _mm256_set1_ps(f32::from_bits(rule.weight));
+    let generator = Generator::new(&how.at, 1.0);
+    let weight = _mm256_set1_ps(f32::from_bits(how.weight));
     let mut p = Parts {
         maxima: [_mm256_setzero_si256(); BATCHES],
         scales: [[0; 8]; BATCHES],
@@ -86,7 +87,7 @@ fn run<T: Element, const BITS: usize, const WEIGHTED: bool, const BATCHES: usize
             }
         } else {
             let (x, counts) = (x.as_flattened(), counts.as_flattened_mut());
-            report.merge(plain_exact(ExactWork { x, counts, scales, seen, first, rule }));
+            report.merge(plain_exact(ExactTile { x, counts, scales, seen, first, how }));
         }
         first += (x.len() * GROUP) as u64;
     }

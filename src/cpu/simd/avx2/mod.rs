@@ -15,7 +15,8 @@ mod read_out;
 mod sums;
 mod threshold;
 
-use crate::cpu::{accumulate as plain, quantize as plain_quantize, read_out as plain_read_out};
+use crate::cpu::measure::Kernels;
+use crate::cpu::tile::{AdaptiveTile, ExactTile, Measure, Method, QuantizeTile, ReadOutTile};
 use crate::numerics::constants::{BLOCK_MAX, GROUP};
 use crate::numerics::threshold::{Moments, Sum};
 use crate::op::{Element, ElementType, Report};
@@ -54,43 +55,9 @@ impl Avx2 {
         has.then_some(Avx2(()))
     }
 
-    pub(in crate::cpu::simd) fn max<T: Element>(self, x: &[T]) -> u32 {
-        // SAFETY: `self` exists, so the CPU has the features.
-        unsafe { sums::max(x) }
-    }
-
-    pub(in crate::cpu::simd) fn moments<T: Element>(self, x: &[T]) -> Moments {
-        // SAFETY: `self` exists, so the CPU has the features.
-        unsafe { sums::moments(x) }
-    }
-
-    pub(in crate::cpu::simd) fn sum<T: Element>(self, x: &[T], t: Option<u32>) -> Sum {
-        // SAFETY: `self` exists, so the CPU has the features.
-        unsafe { sums::sum(x, t) }
-    }
-
-    pub(in crate::cpu::simd) fn quantize_blocks<T: Element>(
-        self,
-        method: &plain_quantize::Method,
-        w: plain_quantize::Work<'_, T>,
-    ) -> Report {
+    pub(in crate::cpu::simd) fn quantize_blocks<T: Element>(self, method: &Method, w: QuantizeTile<'_, T>) -> Report {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { quantize::blocks(self, method, w) }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a piece of a group and where it lies")]
-    pub(in crate::cpu::simd) fn encode<T: Element>(
-        self,
-        method: &plain_quantize::Method,
-        measure: &plain_quantize::Measure,
-        x: &[T],
-        words: &mut [u32],
-        start: usize,
-        first: u64,
-        report: &mut Report,
-    ) {
-        // SAFETY: `self` exists, so the CPU has the features.
-        unsafe { quantize::encode(method, measure, x, words, start, first, report) }
     }
 
     pub(in crate::cpu::simd) fn dequantize_run<T: Element>(
@@ -104,19 +71,50 @@ impl Avx2 {
         unsafe { read_out::dequantize_run(words, start, scale, out) }
     }
 
-    pub(in crate::cpu::simd) fn adaptive_blocks<T: Element>(self, w: plain::AdaptiveWork<'_, T>) -> Report {
+    pub(in crate::cpu::simd) fn adaptive_blocks<T: Element>(self, w: AdaptiveTile<'_, T>) -> Report {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { accumulate::adaptive(w) }
     }
 
-    pub(in crate::cpu::simd) fn exact_blocks<T: Element>(self, w: plain::ExactWork<'_, T>) -> Report {
+    pub(in crate::cpu::simd) fn exact_blocks<T: Element>(self, w: ExactTile<'_, T>) -> Report {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { exact::exact(w) }
     }
 
-    pub(in crate::cpu::simd) fn read_out_blocks<T: Element>(self, w: plain_read_out::Work<'_, T>) {
+    pub(in crate::cpu::simd) fn read_out_blocks<T: Element>(self, w: ReadOutTile<'_, T>) {
         // SAFETY: `self` exists, so the CPU has the features.
         unsafe { read_out::read_out(w) }
+    }
+}
+
+impl Kernels for Avx2 {
+    fn max<T: Element>(&self, x: &[T]) -> u32 {
+        // SAFETY: `self` exists, so the CPU has the features.
+        unsafe { sums::max(x) }
+    }
+
+    fn moments<T: Element>(&self, x: &[T]) -> Moments {
+        // SAFETY: `self` exists, so the CPU has the features.
+        unsafe { sums::moments(x) }
+    }
+
+    fn sum<T: Element>(&self, x: &[T], t: Option<u32>) -> Sum {
+        // SAFETY: `self` exists, so the CPU has the features.
+        unsafe { sums::sum(x, t) }
+    }
+
+    fn encode<T: Element>(
+        &self,
+        method: &Method,
+        measure: &Measure,
+        x: &[T],
+        words: &mut [u32],
+        start: usize,
+        first: u64,
+        report: &mut Report,
+    ) {
+        // SAFETY: `self` exists, so the CPU has the features.
+        unsafe { quantize::encode(method, measure, x, words, start, first, report) }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::draws::{Draws, Generator, uniforms};
 use super::*;
-use crate::cpu::quantize::{Measure, Method, Work, measure as measure_group, plain_blocks, plain_encode, rows};
-use crate::cpu::simd::Simd;
+use crate::cpu::measure::{measure as measure_group, rows};
+use crate::cpu::plain::quantize::{blocks as plain_blocks, encode as plain_encode};
 use crate::cpu::split::{Tile, join as join_reports};
 use crate::numerics::constants::{MIN_NORMAL, RANGE_LIMIT, ZERO_LIMIT};
 
@@ -11,7 +11,7 @@ use crate::numerics::constants::{MIN_NORMAL, RANGE_LIMIT, ZERO_LIMIT};
 pub(super) const NOTHING_KEPT: f32 = f32::from_bits(RANGE_LIMIT);
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn blocks<T: Element>(cpu: Avx2, method: &Method, w: Work<'_, T>) -> Report {
+pub(super) fn blocks<T: Element>(cpu: Avx2, method: &Method, w: QuantizeTile<'_, T>) -> Report {
     let (whole, size) = (whole_units(w.x.len(), w.size), w.size);
     let (body, tail) = w.split(whole);
     let report = match *method {
@@ -20,7 +20,7 @@ pub(super) fn blocks<T: Element>(cpu: Avx2, method: &Method, w: Work<'_, T>) -> 
         Method::Stochastic { .. } if size > PART => stochastic::<T, BATCHES_MAX>(method, body),
         Method::Stochastic { .. } => stochastic::<T, PART_BATCHES>(method, body),
     };
-    if tail.x.is_empty() { report } else { join_reports(report, rows(Simd::Avx2(cpu), method, tail)) }
+    if tail.x.is_empty() { report } else { join_reports(report, rows(&cpu, method, tail)) }
 }
 
 /// Scratch of a part: whole blocks and batches, up to [`PART`] elements or one larger block. Scales are found for
@@ -34,9 +34,9 @@ struct Parts<const BATCHES: usize> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn stochastic<T: Element, const BATCHES: usize>(method: &Method, w: Work<'_, T>) -> Report {
+fn stochastic<T: Element, const BATCHES: usize>(method: &Method, w: QuantizeTile<'_, T>) -> Report {
     let Method::Stochastic { at, .. } = method else { return plain_blocks(method, w) };
-    let Work { x, words, scales, mut first, size } = w;
+    let QuantizeTile { x, words, scales, mut first, size } = w;
     let (x, words) = (x.as_chunks::<GROUP>().0, words.as_chunks_mut::<2>().0);
     let (groups, blocks) = (part(size) / GROUP, part(size) / size);
     let generator = Generator::new(at, 1.0);
@@ -53,7 +53,7 @@ fn stochastic<T: Element, const BATCHES: usize>(method: &Method, w: Work<'_, T>)
             }
         } else {
             let (x, words) = (x.as_flattened(), words.as_flattened_mut());
-            report.merge(plain_blocks(method, Work { x, words, scales, first, size }));
+            report.merge(plain_blocks(method, QuantizeTile { x, words, scales, first, size }));
         }
         first += (x.len() * GROUP) as u64;
     }
@@ -62,9 +62,9 @@ fn stochastic<T: Element, const BATCHES: usize>(method: &Method, w: Work<'_, T>)
 
 /// Clipped blocks: each is measured by itself; draws are made for eight groups at once.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn clipped<T: Element>(cpu: Avx2, method: &Method, w: Work<'_, T>) -> Report {
+fn clipped<T: Element>(cpu: Avx2, method: &Method, w: QuantizeTile<'_, T>) -> Report {
     let Method::Stochastic { at, .. } = method else { return plain_blocks(method, w) };
-    let Work { x, words, scales, mut first, size } = w;
+    let QuantizeTile { x, words, scales, mut first, size } = w;
     let (x, words) = (x.as_chunks::<GROUP>().0, words.as_chunks_mut::<2>().0);
     let (groups, blocks) = (size.max(BATCH) / GROUP, size.max(BATCH) / size);
     let generator = Generator::new(at, 1.0);
@@ -72,7 +72,7 @@ fn clipped<T: Element>(cpu: Avx2, method: &Method, w: Work<'_, T>) -> Report {
     let mut report = Report::default();
     for ((x, words), scales) in x.chunks(groups).zip(words.chunks_mut(groups)).zip(scales.chunks_mut(blocks)) {
         for (b, ((x, scale), m)) in x.as_flattened().chunks(size).zip(scales).zip(&mut measures).enumerate() {
-            *m = measure_group(Simd::Avx2(cpu), method, x, first + (b * size) as u64, &mut report);
+            *m = measure_group(&cpu, method, x, first + (b * size) as u64, &mut report);
             *scale = (m.scale >> 16) as u16;
         }
         for (b, (x, words)) in x.chunks_exact(8).zip(words.chunks_exact_mut(8)).enumerate() {

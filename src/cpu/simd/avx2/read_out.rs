@@ -2,13 +2,14 @@
 
 use super::levels::load_levels;
 use super::*;
-use crate::cpu::dequantize::plain_run;
-use crate::cpu::read_out::{Work, plain_block};
+use crate::cpu::plain::dequantize::run as plain_run;
+use crate::cpu::plain::read_out::block as plain_block;
+use crate::cpu::tile::ReadOutTile;
 use crate::numerics::float::bf16_to_f32;
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn read_out<T: Element>(w: Work<'_, T>) {
-    match w.rule.bits {
+pub(super) fn read_out<T: Element>(w: ReadOutTile<'_, T>) {
+    match w.how.bits {
         2 => run::<T, 2>(w),
         4 => run::<T, 4>(w),
         8 => run::<T, 8>(w),
@@ -17,10 +18,10 @@ pub(super) fn read_out<T: Element>(w: Work<'_, T>) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run<T: Element, const BITS: usize>(w: Work<'_, T>) {
-    let Work { levels, scales, out, rule } = w;
-    let size = rule.block;
-    let factor = _mm256_set1_ps(rule.factor);
+fn run<T: Element, const BITS: usize>(w: ReadOutTile<'_, T>) {
+    let ReadOutTile { levels, scales, out, how } = w;
+    let size = how.block;
+    let factor = _mm256_set1_ps(how.factor);
     let blocks = out.chunks_mut(size).zip(levels.chunks(size / GROUP * BITS)).zip(scales);
     for ((out, levels), &scale) in blocks {
         let (groups, rest) = out.as_chunks_mut::<GROUP>();
@@ -32,7 +33,7 @@ fn run<T: Element, const BITS: usize>(w: Work<'_, T>) {
             }
         }
         if !rest.is_empty() {
-            plain_block(&rule, rest_levels, scale, rest);
+            plain_block(&how, rest_levels, scale, rest);
         }
     }
 }
@@ -70,7 +71,9 @@ fn store8<T: Element>(out: &mut [T; 8], v: __m256) {
 pub(super) fn dequantize_run<T: Element>(words: &[u32], start: usize, scale: u32, out: &mut [T]) {
     let head = (start.next_multiple_of(GROUP) - start).min(out.len());
     let (before, rest) = out.split_at_mut(head);
-    plain_run(words, start, scale, before);
+    if !before.is_empty() {
+        plain_run(words, start, scale, before);
+    }
     let (groups, after) = rest.as_chunks_mut::<GROUP>();
     let at = (start + head) / GROUP;
     let value = T::from_f32_bits(scale);
@@ -81,8 +84,9 @@ pub(super) fn dequantize_run<T: Element>(words: &[u32], start: usize, scale: u32
             _ => dequantize_16(out, nonzero, minus, value),
         }
     }
-    let done = (at + groups.len()) * GROUP;
-    plain_run(words, done.max(start + head), scale, after);
+    if !after.is_empty() {
+        plain_run(words, (at + groups.len()) * GROUP, scale, after);
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -1,7 +1,7 @@
 //! Maxima and integer sums of runs and chunks.
 
 use super::{abs, abs_bits, join, load8};
-use crate::cpu::quantize::{plain_moments, plain_sum};
+use crate::cpu::plain::quantize::{moments as plain_moments, sum as plain_sum};
 use crate::numerics::constants::{CHUNK, MIN_NORMAL, RANGE_LIMIT, SQUARE_BITS, SUM_BITS, ZERO_LIMIT};
 use crate::numerics::threshold::{Moments, Sum, chunk_exponent};
 use crate::op::Element;

@@ -2,7 +2,8 @@
 
 use super::sums::UNIT;
 use super::*;
-use crate::cpu::quantize::{Method, Work, plain_blocks};
+use crate::cpu::plain::quantize::blocks as plain_blocks;
+use crate::cpu::tile::{Method, QuantizeTile};
 use crate::numerics::constants::{MIN_NORMAL, RANGE_LIMIT, SUM_BITS, ZERO_LIMIT};
 use crate::numerics::float::magnitude;
 use crate::numerics::threshold::mul_trunc;
@@ -21,13 +22,13 @@ struct Parts<const BATCHES: usize> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn blocks<T: Element>(method: &Method, rule: Threshold, w: Work<'_, T>) -> Report {
+pub(super) fn blocks<T: Element>(method: &Method, rule: Threshold, w: QuantizeTile<'_, T>) -> Report {
     if w.size > PART { run::<T, BATCHES_MAX>(method, rule, w) } else { run::<T, PART_BATCHES>(method, rule, w) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run<T: Element, const BATCHES: usize>(method: &Method, rule: Threshold, w: Work<'_, T>) -> Report {
-    let Work { x, words, scales, mut first, size } = w;
+fn run<T: Element, const BATCHES: usize>(method: &Method, rule: Threshold, w: QuantizeTile<'_, T>) -> Report {
+    let QuantizeTile { x, words, scales, mut first, size } = w;
     let (x, words) = (x.as_chunks::<GROUP>().0, words.as_chunks_mut::<2>().0);
     let (groups, blocks) = (part(size) / GROUP, part(size) / size);
     let zero = _mm256_setzero_si256();
@@ -48,7 +49,7 @@ fn run<T: Element, const BATCHES: usize>(method: &Method, rule: Threshold, w: Wo
             write_scales(scales, &p.limits, size);
         } else {
             let (x, words) = (x.as_flattened(), words.as_flattened_mut());
-            report.merge(plain_blocks(method, Work { x, words, scales, first, size }));
+            report.merge(plain_blocks(method, QuantizeTile { x, words, scales, first, size }));
         }
         first += (x.len() * GROUP) as u64;
     }

@@ -12,10 +12,9 @@ mod threshold;
 
 use super::avx2::Avx2;
 use crate::cpu::split::Tile;
-use crate::cpu::{accumulate as plain, quantize as plain_quantize};
+use crate::cpu::tile::{AdaptiveTile, Method, QuantizeTile};
 use crate::numerics::constants::{BLOCK_MAX, GROUP};
 use crate::op::{Element, ElementType, Report};
-use plain_quantize::Method;
 use std::arch::x86_64::*;
 
 /// Groups of a batch, one a lane.
@@ -57,7 +56,7 @@ impl Avx512 {
         if has { Avx2::new().map(|avx2| Avx512 { avx2 }) } else { None }
     }
 
-    pub(super) fn quantize_blocks<T: Element>(self, method: &Method, w: plain_quantize::Work<'_, T>) -> Report {
+    pub(super) fn quantize_blocks<T: Element>(self, method: &Method, w: QuantizeTile<'_, T>) -> Report {
         let whole = whole_units(w.x.len(), w.size);
         let (body, tail) = w.split(whole);
         let mut report = match *method {
@@ -73,8 +72,8 @@ impl Avx512 {
         report
     }
 
-    pub(super) fn adaptive_blocks<T: Element>(self, w: plain::AdaptiveWork<'_, T>) -> Report {
-        let whole = whole_units(w.x.len(), w.rule.block);
+    pub(super) fn adaptive_blocks<T: Element>(self, w: AdaptiveTile<'_, T>) -> Report {
+        let whole = whole_units(w.x.len(), w.how.block);
         let (body, tail) = w.split(whole);
         // SAFETY: `self` exists, so the CPU has the features.
         let mut report = unsafe { accumulate::adaptive(body) };

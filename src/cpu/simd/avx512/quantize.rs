@@ -2,7 +2,8 @@
 
 use super::draws::{Draws, Generator, uniforms};
 use super::*;
-use crate::cpu::quantize::{Work, plain_blocks};
+use crate::cpu::plain::quantize::blocks as plain_blocks;
+use crate::cpu::tile::QuantizeTile;
 use crate::numerics::constants::{RANGE_LIMIT, ZERO_LIMIT};
 
 /// A scale under which nothing in a block of scale zero is kept: every draw times it lies above 2^-90.
@@ -20,14 +21,14 @@ struct Parts<const BATCHES: usize> {
 
 /// Whole units of blocks: see [`whole_units`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn blocks<T: Element>(method: &Method, w: Work<'_, T>) -> Report {
+pub(super) fn blocks<T: Element>(method: &Method, w: QuantizeTile<'_, T>) -> Report {
     if w.size > PART { stochastic::<T, BATCHES_MAX>(method, w) } else { stochastic::<T, PART_BATCHES>(method, w) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn stochastic<T: Element, const BATCHES: usize>(method: &Method, w: Work<'_, T>) -> Report {
+fn stochastic<T: Element, const BATCHES: usize>(method: &Method, w: QuantizeTile<'_, T>) -> Report {
     let Method::Stochastic { at, .. } = method else { return plain_blocks(method, w) };
-    let Work { x, words, scales, mut first, size } = w;
+    let QuantizeTile { x, words, scales, mut first, size } = w;
     let (x, words) = (x.as_chunks::<GROUP>().0, words.as_chunks_mut::<2>().0);
     let (groups, blocks) = (part(size) / GROUP, part(size) / size);
     let generator = Generator::new(at, 1.0);
@@ -45,7 +46,7 @@ fn stochastic<T: Element, const BATCHES: usize>(method: &Method, w: Work<'_, T>)
             }
         } else {
             let (x, words) = (x.as_flattened(), words.as_flattened_mut());
-            report.merge(plain_blocks(method, Work { x, words, scales, first, size }));
+            report.merge(plain_blocks(method, QuantizeTile { x, words, scales, first, size }));
         }
         first += (x.len() * GROUP) as u64;
     }
