@@ -1,10 +1,11 @@
 //! Flattens shaders/ and validates the variants of each with naga, so that a bad shader ends the build and never a run.
 //!
 //! What run time needs goes to OUT_DIR/shaders.rs: the flattened text (constants first, `#if` and `#for` still in
-//! it), the access of every binding, the workgroup size, and `Params` as a Rust struct, read from the WGSL one.
+//! it), the access of every binding, the workgroup size, and each struct of parameters as a Rust struct, read from the
+//! WGSL one.
 
 use crate::constants;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -23,35 +24,39 @@ pub(crate) fn build() {
     }
     println!("cargo:rerun-if-env-changed=TRIGRAD_ALL_SHADERS");
     let mut generated = String::new();
-    let mut params = None;
+    let mut structs = BTreeMap::new();
     for (name, axes) in variants::SHADERS {
         let lines = flatten(name);
         let mut interface = None;
         for flags in combinations(axes) {
-            let found = validate(name, &lines, &flags, &mut params);
+            let found = validate(name, &lines, &flags, &mut structs);
             match &interface {
                 None => interface = Some(found),
                 Some(first) if *first == found => {}
                 Some(_) => fail(&format!(
-                    "shaders/{name}.wgsl: the bindings or the workgroup size differ between variants, here {flags:?}; they must be the same in all"
+                    "shaders/{name}.wgsl: bindings, parameters or the workgroup size differ between variants, here {flags:?}; they must be the same in all"
                 )),
             }
         }
-        let Some((read_only, workgroup)) = interface else { fail(&format!("shaders/{name}.wgsl has no variant")) };
+        let Some(Interface { read_only, params, workgroup }) = interface else {
+            fail(&format!("shaders/{name}.wgsl has no variant"))
+        };
         let text: String = lines.iter().map(|(text, ..)| format!("{text}\n")).collect();
         let constant = name.to_uppercase();
         let axes: String = axes.iter().map(|axis| format!("&{axis:?}, ")).collect();
         let _ = writeln!(
             generated,
-            "/// shaders/{name}.wgsl.\npub(crate) static {constant}: Shader = Shader {{ name: {name:?}, source: {text:?}, axes: &[{axes}], read_only: &{read_only:?}, workgroup: {workgroup} }};"
+            "/// shaders/{name}.wgsl.\npub(crate) static {constant}: Shader<{params}> = Shader::new(Program {{ name: {name:?}, source: {text:?}, axes: &[{axes}], read_only: &{read_only:?}, params: size_of::<{params}>() as u64, workgroup: {workgroup} }});"
         );
     }
-    if let Some(fields) = params {
-        generated.push_str("/// What shaders/shared/params.wgsl declares.\n#[repr(C)]\n#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]\npub(crate) struct Params {\n");
-        for field in fields {
-            let _ = writeln!(generated, "    pub(crate) {field}: u32,");
-        }
-        generated.push_str("}\n");
+    let programs: String =
+        variants::SHADERS.iter().map(|(name, _)| format!("&{}.program, ", name.to_uppercase())).collect();
+    let _ = writeln!(generated, "/// All of them.\npub(crate) static PROGRAMS: &[&Program] = &[{programs}];");
+    for (name, fields) in structs {
+        let _ = write!(
+            generated,
+            "/// What shaders/ declares by this name.\n#[repr(C)]\n#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]\npub(crate) struct {name} {{\n{fields}}}\n"
+        );
     }
     let out = std::env::var("OUT_DIR").unwrap_or_else(|_| fail("OUT_DIR is not set: run this through cargo"));
     let path = Path::new(&out).join("shaders.rs");
@@ -108,8 +113,18 @@ fn combinations(axes: &[variants::Axis]) -> BTreeSet<Vec<&'static str>> {
     all.into_iter().map(|flags| flags.into_iter().filter(|f| !f.is_empty()).collect()).collect()
 }
 
-/// Parses and validates one variant; returns which storage bindings are read-only, and the workgroup size.
-fn validate(name: &str, lines: &[Line], flags: &[&str], params: &mut Option<Vec<String>>) -> (Vec<bool>, u32) {
+/// What the host must know of a shader.
+#[derive(PartialEq)]
+struct Interface {
+    /// Which storage bindings are read-only.
+    read_only: Vec<bool>,
+    /// The struct of its parameters.
+    params: String,
+    workgroup: u32,
+}
+
+/// Parses and validates one variant; adds the structs of its parameters.
+fn validate(name: &str, lines: &[Line], flags: &[&str], structs: &mut BTreeMap<String, String>) -> Interface {
     let texts: Vec<&str> = lines.iter().map(|(text, ..)| text.as_str()).collect();
     let at = |origin: usize| lines.get(origin).map_or_else(String::new, |(_, file, line)| format!("{file}:{line}"));
     let expanded = expand::expand(&texts, flags).unwrap_or_else(|(o, e)| fail(&format!("{}: {e}", at(o))));
@@ -144,16 +159,14 @@ fn validate(name: &str, lines: &[Line], flags: &[&str], params: &mut Option<Vec<
         let line = e.location(&text).map_or(0, |l| l.line_number as usize);
         fail(&format!("{}\n{}", place(line), e.emit_to_string(&text)));
     }
-    let mut read_only = Vec::new();
+    let (mut read_only, mut params) = (Vec::new(), None);
     for (_, variable) in module.global_variables.iter() {
         match (&variable.binding, variable.space) {
             (Some(binding), naga::AddressSpace::Storage { access }) => {
                 read_only.push((binding.binding, !access.contains(naga::StorageAccess::STORE)));
             }
             (Some(_), naga::AddressSpace::Uniform) => {
-                if let naga::TypeInner::Struct { members, .. } = &module.types[variable.ty].inner {
-                    *params = Some(members.iter().map(|m| m.name.clone().unwrap_or_default()).collect());
-                }
+                params = Some(rust(name, &module, variable.ty, structs));
             }
             _ => {}
         }
@@ -163,7 +176,39 @@ fn validate(name: &str, lines: &[Line], flags: &[&str], params: &mut Option<Vec<
         fail(&format!("shaders/{name}.wgsl: storage bindings must be numbered from 1 on, without gaps"));
     }
     let Some(entry) = module.entry_points.first() else { fail(&format!("shaders/{name}.wgsl has no entry point")) };
-    (read_only.into_iter().map(|(_, r)| r).collect(), entry.workgroup_size[0])
+    let Some(params) = params else { fail(&format!("shaders/{name}.wgsl has no parameters")) };
+    Interface { read_only: read_only.into_iter().map(|(_, r)| r).collect(), params, workgroup: entry.workgroup_size[0] }
+}
+
+/// The name of a type in Rust; the fields of a struct, those of structs in it, and the gaps that WGSL leaves, are noted.
+fn rust(
+    shader: &str,
+    module: &naga::Module,
+    ty: naga::Handle<naga::Type>,
+    structs: &mut BTreeMap<String, String>,
+) -> String {
+    let (naga::TypeInner::Struct { members, span }, Some(name)) = (&module.types[ty].inner, &module.types[ty].name)
+    else {
+        return "u32".to_owned();
+    };
+    let (mut fields, mut at) = (String::new(), 0);
+    let gap = |fields: &mut String, at: u32, to: u32| {
+        for word in (at..to).step_by(4) {
+            let _ = writeln!(fields, "    pub(crate) gap{word}: u32,");
+        }
+    };
+    for member in members {
+        gap(&mut fields, at, member.offset);
+        let inner = rust(shader, module, member.ty, structs);
+        let _ = writeln!(fields, "    pub(crate) {}: {inner},", member.name.clone().unwrap_or_default());
+        at = member.offset + module.types[member.ty].inner.size(module.to_ctx());
+    }
+    gap(&mut fields, at, *span);
+    if structs.get(name).is_some_and(|known| *known != fields) {
+        fail(&format!("shaders/{shader}.wgsl: struct {name} has other fields than in another shader"));
+    }
+    structs.insert(name.clone(), fields);
+    name.clone()
 }
 
 #[expect(clippy::print_stderr, reason = "how a build script says why it fails")]

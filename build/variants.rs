@@ -14,21 +14,24 @@ const SUBGROUP: Axis = &["SUBGROUP", ""];
 /// Whether f32 sums and products are computed in integers.
 const SOFT: Axis = &["SOFT", ""];
 const LEVELS: Axis = &["BITS2", "BITS4", "BITS8"];
-const COUNTS: Axis = &["BITS4", "BITS8", "BITS16"];
-const ALL_BITS: Axis = &["BITS2", "BITS4", "BITS8", "BITS16"];
+const COUNTS: Axis = &["BITS4", "BITS8", "BITS16", "BITS32"];
+const ALL_BITS: Axis = &["BITS2", "BITS4", "BITS8", "BITS16", "BITS32"];
+/// Where the gradient of an update lies: levels, or floats.
+const GRADIENT: Axis = &["BITS2", "BITS4", "BITS8", "BITS16", "BITS32", "DENSE"];
+/// The element types of weights.
+const WEIGHT: Axis = &["F32", "BF16"];
 
 /// The shaders and their axes, by file name in shaders/.
 pub(crate) const SHADERS: &[(&str, &[Axis])] = &[
     ("accumulate", &[ELEMENT, VECTOR, LEVELS, INT64, SUBGROUP, SOFT]),
     ("accumulate_exact", &[ELEMENT, VECTOR, COUNTS, INT64, SUBGROUP, SOFT]),
-    ("accumulate_look", &[ELEMENT, VECTOR, SUBGROUP, SOFT]),
-    ("accumulate_merge", &[COUNTS]),
-    ("accumulate_window", &[]),
+    ("accumulate_f32", &[ELEMENT, VECTOR, SOFT]),
     ("check", &[ELEMENT, VECTOR, SOFT]),
     ("copy", &[VECTOR]),
     ("dequantize", &[ELEMENT, VECTOR]),
     ("pack", &[]),
-    ("pack_convert", &[&["SPLIT", "JOIN", "TO_FIELDS", "TO_PLANES"]]),
+    ("pack_fields", &[&["TO_FIELDS", "TO_PLANES"]]),
+    ("pack_planes", &[&["SPLIT", "JOIN"]]),
     ("pack_unpack", &[]),
     ("probe", &[&["SUBGROUP", ""]]),
     ("quantize", &[ELEMENT, VECTOR, INT64, SUBGROUP]),
@@ -36,6 +39,17 @@ pub(crate) const SHADERS: &[(&str, &[Axis])] = &[
     ("quantize_rules", &[&["LARGEST", "MOMENTS", "SUM", "ABOVE"], &["WIDE", ""]]),
     ("quantize_sums", &[ELEMENT, VECTOR, &["LARGEST", "MOMENTS", "SUM", "ABOVE"]]),
     ("read_out", &[ELEMENT, VECTOR, ALL_BITS, SOFT]),
-    ("update", &[&["F32", "BF16"], &["BITS2", "BITS4", "BITS8", "BITS16", "DENSE"], &["SGD", ""], INT64, SOFT]),
-    ("reduce", &[&["COUNT", "DOT", ""], ALL_BITS]),
+    ("read_out_f32", &[ELEMENT, VECTOR, SOFT]),
+    ("reduce", &[]),
+    ("reduce_count", &[]),
+    ("reduce_f32", &[]),
+    ("reduce_finish", &[]),
+    ("reduce_norm", &[ALL_BITS]),
+    ("update", &[WEIGHT, GRADIENT, INT64, SOFT]),
+    ("update_adamw", &[WEIGHT, GRADIENT, INT64, SOFT]),
+    ("window", &[&["FINE", ""]]),
+    ("window_compare", &[]),
+    ("window_look", &[ELEMENT, VECTOR, SUBGROUP, SOFT]),
+    ("window_merge", &[COUNTS]),
+    ("window_seen", &[]),
 ];

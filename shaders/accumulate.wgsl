@@ -15,6 +15,18 @@
 #include block
 #include report
 #include scales
+struct AccumulateParams {
+    found: Found,
+    draws: Draws,
+    zero: u32,      // always 0, which no compiler can know
+    n: u32,         // elements in the piece
+    x: u32,         // where it begins in its binding, in elements
+    levels: u32,    // where it begins in its binding, in words
+    scales: u32,    // where it begins in its binding, in half-words
+    shift: u32,     // log2 of the groups of 32 in a block
+    weight: u32,    // f32 bits
+}
+@group(0) @binding(0) var<uniform> params: AccumulateParams;
 #if VECTOR
 #if BITS2
 @group(0) @binding(2) var<storage, read_write> levels: array<vec2<u32>>;
@@ -49,7 +61,7 @@ const SCALE_LARGE: u32 = 0x70000000u;
 const SUM_CLOSE: u32 = 0x7e000000u;
 
 fn load_levels(g: u32) -> array<u32, WORDS> {
-    let at = params.words + WORDS * g;
+    let at = params.levels + WORDS * g;
 #if VECTOR
 #if BITS2
     let v = levels[at / 2u];
@@ -74,7 +86,7 @@ fn load_levels(g: u32) -> array<u32, WORDS> {
 }
 
 fn store_levels(g: u32, w: array<u32, WORDS>) {
-    let at = params.words + WORDS * g;
+    let at = params.levels + WORDS * g;
 #if VECTOR
 #if BITS2
     levels[at / 2u] = vec2<u32>(w[0], w[1]);
@@ -266,7 +278,7 @@ fn main(
 #for j 1 8
     edge = max(edge, edges[$j]);
 #end
-    var open = params.exact;
+    var open = params.draws.exact;
     if (!(edge < EDGE)) {
 #for j 0 8
         open |= select(1u << $ju, 0u, edges[$j] < EDGE);

@@ -8,6 +8,14 @@
 #include dispatch
 #include gradient
 #include report
+struct CheckParams {
+    found: Found,
+    zero: u32,      // always 0, which no compiler can know
+    n: u32,         // elements in the piece
+    x: u32,         // where it begins in its binding, in elements
+    weight: u32,    // f32 bits
+}
+@group(0) @binding(0) var<uniform> params: CheckParams;
 @group(0) @binding(2) var<storage, read_write> reports: array<atomic<u32>>;
 
 @compute @workgroup_size(128)

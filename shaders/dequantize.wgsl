@@ -9,6 +9,16 @@
 #include groups
 #include scales_read
 #include output
+struct DequantizeParams {
+    n: u32,          // elements in the piece
+    words: u32,      // where it begins in its binding, in words
+    scales: u32,     // where it begins in its binding, in half-words
+    out: u32,        // where it begins in its binding, in elements
+    shift: u32,      // log2 of the groups of 32 in a block
+    columns: u32,    // elements in a scale group that is no block, or 0
+    head: u32,       // elements of the piece before the first group begins
+}
+@group(0) @binding(0) var<uniform> params: DequantizeParams;
 @group(0) @binding(1) var<storage, read> words: array<u32>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 #if VECTOR
@@ -36,13 +46,13 @@ fn main(
     none = count.z - 1u;
     let t = workgroup_index(id, count) * 128u + lane;
 #if VECTOR
-    if (whole_unit(t)) {
-        let first = UNIT * t;
+    let first = UNIT * t;
+    if (whole_unit(t) && group_of(first) == group_of(first + UNIT - 1u)) {
         let at = params.words + first / 32u * 2u;
         let plus = words[at] >> (first % 32u);
         let minus = words[at + 1u] >> (first % 32u);
         let kept = plus ^ minus;
-        let scale = scale_at(group_of(first));
+        let scale = saturated(scale_at(group_of(first)));
         var e: array<u32, UNIT>;
 #for i 0 4
         e[$i] = select(0u, scale ^ (((minus >> $iu) & 1u) << 31u), ((kept >> $iu) & 1u) == 1u);

@@ -2,12 +2,18 @@
 //
 // Mirrors: src/numerics/pack.rs (plane_words).
 // Launch: a thread a group of 32 elements, 128 threads a workgroup.
-// Buffers: x, n bytes; words, 2 a group; reports.
+// Buffers: trits, n bytes; words, 2 a group; reports.
 // Determinism: cross-backend.
 #include dispatch
-#include params
 #include report
-@group(0) @binding(1) var<storage, read> x: array<u32>;
+struct PackParams {
+    found: Found,
+    n: u32,        // elements in the piece
+    trits: u32,    // where it begins in its binding, in bytes
+    words: u32,    // where it begins in its binding, in words
+}
+@group(0) @binding(0) var<uniform> params: PackParams;
+@group(0) @binding(1) var<storage, read> trits: array<u32>;
 @group(0) @binding(2) var<storage, read_write> words: array<u32>;
 @group(0) @binding(3) var<storage, read_write> reports: array<atomic<u32>>;
 
@@ -26,8 +32,8 @@ fn main(
     var found = 0u;
     let length = min(32u, params.n - 32u * g);
     for (var i = 0u; i < length; i++) {
-        let at = params.x + 32u * g + i;
-        let t = (x[at / 4u] >> (8u * (at % 4u))) & 0xffu;
+        let at = params.trits + 32u * g + i;
+        let t = (trits[at / 4u] >> (8u * (at % 4u))) & 0xffu;
         plus |= select(0u, 1u << i, t == 1u);
         minus |= select(0u, 1u << i, t == 0xffu);
         found |= select(0u, 1u << i, t != 0u && t != 1u && t != 0xffu);

@@ -1,12 +1,16 @@
 // Probe: what an adapter makes of f32 products and sums, and which threads share a subgroup.
 //
 // Launch: 128 threads a workgroup, the layout of every shader that joins blocks.
-// Buffers: x, 2 f32 a thread; out, 7 words a thread: product, sum, and the thread whose value an exchange over
+// Buffers: pairs, 2 f32 a thread; results, 7 words a thread: product, sum, and the thread whose value an exchange over
 // distance 1, 2, 4, 8 and 16 brought.
 #include dispatch
-#include params
-@group(0) @binding(1) var<storage, read> x: array<u32>;
-@group(0) @binding(2) var<storage, read_write> out: array<u32>;
+struct ProbeParams {
+    zero: u32,    // always 0, which no compiler can know
+    n: u32,       // threads that have a pair
+}
+@group(0) @binding(0) var<uniform> params: ProbeParams;
+@group(0) @binding(1) var<storage, read> pairs: array<u32>;
+@group(0) @binding(2) var<storage, read_write> results: array<u32>;
 
 @compute @workgroup_size(128)
 fn main(
@@ -27,11 +31,11 @@ fn main(
     if (t >= params.n) {
         return;
     }
-    let a = bitcast<f32>(x[2u * t]);
-    let b = bitcast<f32>(x[2u * t + 1u]);
-    out[7u * t] = bitcast<u32>(a * b) ^ params.zero;
-    out[7u * t + 1u] = bitcast<u32>(a + b) ^ params.zero;
+    let a = bitcast<f32>(pairs[2u * t]);
+    let b = bitcast<f32>(pairs[2u * t + 1u]);
+    results[7u * t] = bitcast<u32>(a * b) ^ params.zero;
+    results[7u * t + 1u] = bitcast<u32>(a + b) ^ params.zero;
 #for d 0 5
-    out[7u * t + $(d+1)u + 1u] = s$d;
+    results[7u * t + $(d+1)u + 1u] = s$d;
 #end
 }

@@ -13,6 +13,17 @@
 #include block
 #include report
 #include scales
+struct QuantizeParams {
+    found: Found,
+    draws: Draws,
+    zero: u32,      // always 0, which no compiler can know
+    n: u32,         // elements in the piece
+    x: u32,         // where it begins in its binding, in elements
+    words: u32,     // where it begins in its binding, in words
+    scales: u32,    // where it begins in its binding, in half-words
+    shift: u32,     // log2 of the groups of 32 in a block
+}
+@group(0) @binding(0) var<uniform> params: QuantizeParams;
 #if VECTOR
 @group(0) @binding(2) var<storage, read_write> words: array<vec2<u32>>;
 #else

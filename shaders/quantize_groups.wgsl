@@ -7,10 +7,24 @@
 // Bytes an element: 4 (f32) or 2 in, 1/4 out.
 #include dispatch
 #include input
-#include groups
+#include rows
 #include draw
 #include guess
 #include report
+struct GroupsParams {
+    found: Found,
+    draws: Draws,
+    zero: u32,          // always 0, which no compiler can know
+    n: u32,             // elements in the piece
+    x: u32,             // where it begins in its binding, in elements
+    words: u32,         // where it begins in its binding, in words
+    first_rule: u32,    // the rule of the piece's first group
+    columns: u32,       // elements in a scale group that is no block, or 0
+    head: u32,          // elements of the piece before the second group begins
+    given: u32,         // not 0: the limit is given
+    limit: u32,         // magnitude bits
+}
+@group(0) @binding(0) var<uniform> params: GroupsParams;
 @group(0) @binding(2) var<storage, read_write> words: array<u32>;
 @group(0) @binding(3) var<storage, read> rules: array<u32>;
 @group(0) @binding(4) var<storage, read_write> reports: array<atomic<u32>>;
@@ -36,10 +50,10 @@ fn main(
 #end
     let last = min(32u * g + 31u, params.n - 1u);
     let one_group = group_of(32u * g) == group_of(last);
-    let at = 2u * (params.other + group_of(32u * g));
+    let at = 2u * (params.first_rule + group_of(32u * g));
 #if ABOVE
-    if (params.mode != 0u || one_group) {
-        let limit = select(rules[at + 1u], params.limit, params.mode != 0u);
+    if (params.given != 0u || one_group) {
+        let limit = select(rules[at + 1u], params.limit, params.given != 0u);
 #for i 0 32
         kept |= select(0u, 1u << $iu, above(e[$i] & 0x7fffffffu, limit));
 #end
@@ -47,13 +61,13 @@ fn main(
         for (var i = params.zero; i < 32u; i++) {
             let m = element(32u * g + i) & 0x7fffffffu;
             let used = select(m, 0u, m < MIN_NORMAL || out_of_range(m));
-            kept |= select(0u, 1u << i, above(used, rules[2u * (params.other + group_of(min(32u * g + i, last))) + 1u]));
+            kept |= select(0u, 1u << i, above(used, rules[2u * (params.first_rule + group_of(min(32u * g + i, last))) + 1u]));
         }
     }
 #else
     let w = group_words(g);
     var clipped = 0u;
-    var again = params.exact != 0u || !one_group;
+    var again = params.draws.exact != 0u || !one_group;
     if (!again) {
         let clip = rules[at + 1u];
 #for i 0 32
@@ -68,7 +82,7 @@ fn main(
         kept = 0u;
         clipped = 0u;
         for (var i = params.zero; i < 32u; i++) {
-            let rule = 2u * (params.other + group_of(min(32u * g + i, last)));
+            let rule = 2u * (params.first_rule + group_of(min(32u * g + i, last)));
             let m = element(32u * g + i) & 0x7fffffffu;
             let used = select(m, 0u, m < MIN_NORMAL || out_of_range(m));
             let clip = rules[rule + 1u];

@@ -9,6 +9,13 @@
 #include threshold
 #include scale
 #include scales
+struct RulesParams {
+    scales: u32,    // where it begins in its binding, in half-words
+    chunks: u32,    // of a group
+    count: u32,     // groups
+    factor: u32,    // f32 bits: of the threshold or the clipping
+}
+@group(0) @binding(0) var<uniform> params: RulesParams;
 @group(0) @binding(1) var<storage, read> records: array<u32>;
 @group(0) @binding(2) var<storage, read_write> rules: array<u32>;
 @group(0) @binding(3) var<storage, read_write> scales: array<atomic<u32>>;
@@ -40,7 +47,7 @@ fn main(
     let begin = 0u;
     let step = 1u;
 #end
-    let base = params.row + group * params.chunks;
+    let base = group * params.chunks;
     let chunks = select(0u, params.chunks, group < params.count);
     var max_seen = 0u;
     for (var c = begin; c < chunks; c += step) {
@@ -98,7 +105,7 @@ fn main(
     if (group >= params.count) {
         return;
     }
-    let at = 2u * (params.other + group);
+    let at = 2u * group;
 #if LARGEST
     let s = stochastic_scale(max_seen);
     rules[at] = s;
@@ -106,7 +113,7 @@ fn main(
     store_scale(group, s);
 #end
 #if MOMENTS
-    let t = mul_trunc(params.weight, sigma(Moments(first, total, number, exponent)));
+    let t = mul_trunc(params.factor, sigma(Moments(first, total, number, exponent)));
     let clip = select(t, 0xffffffffu, t == 0u);
     let s = stochastic_scale(min(max_seen, clip));
     rules[at] = s;
@@ -114,7 +121,7 @@ fn main(
     store_scale(group, s);
 #end
 #if SUM
-    rules[at + 1u] = mul_trunc(params.weight, mean(Sum(total, number, exponent)));
+    rules[at + 1u] = mul_trunc(params.factor, mean(Sum(total, number, exponent)));
 #end
 #if ABOVE
     store_scale(group, mean_bf16(Sum(total, number, exponent)));

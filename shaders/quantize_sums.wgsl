@@ -11,6 +11,21 @@
 #include input
 #include threshold
 #include report
+struct SumsParams {
+    found: Found,
+    zero: u32,            // always 0, which no compiler can know
+    n: u32,               // elements in the piece
+    x: u32,               // where it begins in its binding, in elements
+    columns: u32,         // elements in a full group of the piece
+    chunks: u32,          // of a group
+    count: u32,           // chunks in the piece
+    first_record: u32,    // the record of the piece's first chunk
+    first_rule: u32,      // the rule of the piece's first group
+    given: u32,           // not 0: the limit is given
+    limit: u32,           // magnitude bits
+    reports: u32,         // not 0: elements out of range are reported
+}
+@group(0) @binding(0) var<uniform> params: SumsParams;
 @group(0) @binding(2) var<storage, read_write> records: array<u32>;
 @group(0) @binding(3) var<storage, read> rules: array<u32>;
 @group(0) @binding(4) var<storage, read_write> reports: array<atomic<u32>>;
@@ -99,9 +114,9 @@ fn main(
     // A workgroup past the last chunk has nothing to read; it stays for the barriers.
     let row = chunk / params.chunks;
     let within = (chunk % params.chunks) * CHUNK;
-    let start = row * params.cols + within;
+    let start = row * params.columns + within;
     // The last group may be short.
-    let length = select(0u, min(min(CHUNK, params.cols - within), params.n - start), chunk < params.count);
+    let length = select(0u, min(min(CHUNK, params.columns - within), params.n - start), chunk < params.count);
     var e = load_share(start, length, lane);
     var m = 0u;
 #for i 0 32
@@ -117,7 +132,7 @@ fn main(
         }
         m = max(m, e[$i] & 0x7fffffffu);
 #end
-        for (var i = params.zero; i < 32u / PER && params.mode != 0u; i++) {
+        for (var i = params.zero; i < 32u / PER && params.reports != 0u; i++) {
             let here = (found >> (PER * i)) & ((1u << PER) - 1u);
             if (here != 0u) {
                 report_found(here, start + (128u * i + lane) * PER);
@@ -149,7 +164,7 @@ fn main(
     var sum = 0u;
 #if ABOVE
     var taken = 0u;
-    let limit = select(rules[2u * (params.other + row) + 1u], params.limit, params.head != 0u);
+    let limit = select(rules[2u * (params.first_rule + row) + 1u], params.limit, params.given != 0u);
 #end
 #for i 0 32
     {
@@ -172,7 +187,7 @@ fn main(
 #end
     workgroupBarrier();
     if (lane == 0u && chunk < params.count) {
-        let at = 8u * (params.row + chunk);
+        let at = 8u * (params.first_record + chunk);
         records[at] = max;
         records[at + 1u] = atomicLoad(&total);
 #if MOMENTS|SUM

@@ -1,6 +1,5 @@
 // The maximum over a block, known to every thread of it: a block is 2^shift consecutive threads. With SUBGROUP these
 // lie in one subgroup (the host has checked sizes and order); otherwise they meet in workgroup memory.
-#include params
 #if SUBGROUP
 fn block_max(lane: u32, value: u32) -> u32 {
     var m = value;

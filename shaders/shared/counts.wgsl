@@ -1,4 +1,4 @@
-// Integer counts of 4, 8 or 16 bits in two's complement: sums of all fields of a word at once.
+// Integer counts of 4, 8, 16 or 32 bits in two's complement: sums of all fields of a word at once.
 #if BITS4
 const TOPS: u32 = 0x88888888u;
 #end
@@ -7,6 +7,9 @@ const TOPS: u32 = 0x80808080u;
 #end
 #if BITS16
 const TOPS: u32 = 0x80008000u;
+#end
+#if BITS32
+const TOPS: u32 = 0x80000000u;
 #end
 
 // a + b field by field, wrapping within a field.

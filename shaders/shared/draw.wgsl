@@ -1,10 +1,22 @@
 // Mirrors src/numerics/draw.rs.
-#include params
+struct Draws {
+    key_low: u32,   // the key, and words 0 to 3 of the counter, word 0 for the piece's first group of 32
+    key_high: u32,
+    group: u32,
+    tensor: u32,
+    step: u32,
+    purpose: u32,
+    @size(8) exact: u32,  // all ones: decide every element in integers, none by a float estimate
+}
 #include philox
 
-// The Philox words of element group `group`, counted from the window's first.
+// The Philox words of element group `group`, counted from the piece's first.
 fn group_words(group: u32) -> vec4<u32> {
-    return philox4x32(vec4<u32>(params.group + group, params.tensor, params.step, params.purpose), params.key0, params.key1);
+    return philox4x32(
+        vec4<u32>(params.draws.group + group, params.draws.tensor, params.draws.step, params.draws.purpose),
+        params.draws.key_low,
+        params.draws.key_high,
+    );
 }
 
 // The lower eight bits that a group's draws share.

@@ -6,7 +6,6 @@
 // reassociated or rounded in any way a compiler likes: it is off by less than 2^-20.7, with 1 / s off by 2.5 units in the last
 // place and everything else by one. Where scales are so large or so small that a factor or product could be
 // subnormal and be flushed, integers decide.
-#include params
 #include draw
 #include trit
 
@@ -45,7 +44,7 @@ fn guess_group(e: array<u32, 32>, w: vec4<u32>, s: u32) -> Guess {
     kept = (kept << 1u) | (d >> 31u);
     signs = (signs << 1u) | (e[30 - 2 * $p] >> 31u);
 #end
-    var open = select(params.exact, 0xffu, s >= GUESS_LARGE || (s < ZERO_LIMIT && s != 0u));
+    var open = select(params.draws.exact, 0xffu, s >= GUESS_LARGE || (s < ZERO_LIMIT && s != 0u));
     var all = sure[0];
 #for j 1 8
     all &= sure[$j];

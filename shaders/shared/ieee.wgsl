@@ -2,7 +2,6 @@
 // every NaN is 0x7fc00000. A sum or product goes through floats where the adapter rounds so and the result is far from
 // subnormals and Inf; everything else is decided in integers. No operation can be joined with another: integers lie
 // between them.
-#include params
 #include soft
 const NAN: u32 = 0x7fc00000u;
 const INF: u32 = 0x7f800000u;

@@ -1,6 +1,5 @@
 // Gradients of any of the three types as f32 bits. Binding 1 is `x`, at any element offset; with VECTOR the offset
 // is a multiple of 16 bytes and the binding holds whole vectors.
-#include params
 #include float
 #if VECTOR
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
@@ -25,7 +24,7 @@ fn widen(h: u32) -> u32 {
 }
 #end
 
-// Element i of the window; 0 past its end.
+// Element i of the piece; 0 past its end.
 fn element(i: u32) -> u32 {
     if (i >= params.n) {
         return 0u;
@@ -38,7 +37,7 @@ fn element(i: u32) -> u32 {
 #end
 }
 
-// The 32 elements of group g of the window, zeros past its end.
+// The 32 elements of group g of the piece, zeros past its end.
 fn load_group(g: u32) -> array<u32, 32> {
     let first = params.x + 32u * g;
 #if F32

@@ -1,6 +1,5 @@
 // Mirrors src/numerics/level.rs. Sums and products of floats go through f32 where the adapter rounds them as IEEE 754
 // asks, and through soft.wgsl with SOFT. `^ params.zero` keeps a compiler from joining an operation with the next.
-#include params
 #include float
 #include soft
 #include trit
@@ -26,7 +25,7 @@ fn product(x: u32, weight: u32) -> u32 {
 #end
 }
 
-// l s as f32 bits; exact.
+// l s as f32 bits; exact, for levels of at most 16 bits and scales below 2^112.
 fn value(l: i32, s: u32) -> u32 {
     return bitcast<u32>(f32(l) * bitcast<f32>(s));
 }
@@ -61,26 +60,4 @@ fn round_level(v: u32, s: u32, k: u32) -> i32 {
         l = i32(c) + i32(up);
     }
     return select(l, -l, (v >> 31u) == 1u);
-}
-
-// (l s) factor rounded once, as f32 bits, subnormals included. What overflows becomes Inf and stays so: WGSL leaves
-// that open in floats, so it is decided in integers, like everything close to it and to the subnormals.
-fn read_level(l: i32, s: u32, factor: u32) -> u32 {
-    if (l == 0) {
-        return factor & 0x80000000u;
-    }
-#if !SOFT
-    if (s < 0x70000000u) {
-        let v = value(l, s) ^ params.zero;
-        let r = bitcast<u32>(bitcast<f32>(v) * bitcast<f32>(factor));
-        if ((r & 0x7fffffffu) >= 0x01000000u && (r & 0x7fffffffu) < 0x7f800000u) {
-            return r;
-        }
-    }
-#end
-    let v = soft_mul(bitcast<u32>(f32(l)), s);
-    if ((v & 0x7fffffffu) == 0x7f800000u) {
-        return select(v ^ (factor & 0x80000000u), 0x7fc00000u, (factor & 0x7fffffffu) == 0u);
-    }
-    return soft_mul(v, factor);
 }

@@ -2,7 +2,6 @@
 // offset is then a multiple of 16 bytes), one otherwise; an element that shares a word with something outside the
 // view leaves that half as it was. The shader declares `out` and `out_element(i) -> u32`, the f32 bits of element i,
 // for `store_unit`, which takes any unit in its time; whole units of one scale are quicker made by the shader itself.
-#include params
 #include float
 #if F32
 const PER_WORD: u32 = 1u;
@@ -16,15 +15,30 @@ var<private> none: u32;
 // Elements in 16 bytes.
 const UNIT: u32 = 4u * PER_WORD;
 
-fn narrow(bits: u32) -> u32 {
+// What would become Inf becomes the largest finite number; a NaN, whose magnitude lies above that of Inf, stays one.
 #if F32
-    return bits;
+const MOST: u32 = 0x7f7fffffu;
 #end
 #if F16
-    return f32_to_f16(bits);
+const MOST: u32 = 0x477fe000u;
 #end
 #if BF16
-    return f32_to_bf16(bits);
+const MOST: u32 = 0x7f7f0000u;
+#end
+fn saturated(bits: u32) -> u32 {
+    let m = bits & 0x7fffffffu;
+    return select(bits, (bits & 0x80000000u) | MOST, m > MOST && m <= 0x7f800000u);
+}
+
+fn narrow(bits: u32) -> u32 {
+#if F32
+    return saturated(bits);
+#end
+#if F16
+    return f32_to_f16(saturated(bits));
+#end
+#if BF16
+    return f32_to_bf16(saturated(bits));
 #end
 }
 
@@ -72,13 +86,12 @@ fn store_unit(t: u32) {
 }
 
 #if VECTOR
-// Whether unit t lies in the view as a whole and all its elements share a scale.
+// Whether unit t lies in the view as a whole.
 fn whole_unit(t: u32) -> bool {
-    let first = UNIT * t;
-    return first + UNIT <= params.n && (params.cols == 0u || group_of(first) == group_of(first + UNIT - 1u));
+    return UNIT * t + UNIT <= params.n;
 }
 
-// Stores a whole unit given as f32 bits, none of them NaN.
+// Stores a whole unit given as f32 bits, none of them NaN, nor above the largest bf16.
 fn store_whole(t: u32, e: array<u32, UNIT>) {
 #if F32
     out[params.out / UNIT + t] = vec4<u32>(e[0], e[1], e[2], e[3]);

@@ -1,8 +1,7 @@
 // bf16 scales at any half-word: `scales` is an array of atomic words, since two blocks, and with them two
 // workgroups, may share a word.
-#include params
 
-// The scale of a block of the window, as f32 bits.
+// The scale of a block of the piece, as f32 bits.
 fn load_scale(block: u32) -> u32 {
     let at = params.scales + block;
     return (atomicLoad(&scales[at / 2u]) >> (16u * (at % 2u))) << 16u;

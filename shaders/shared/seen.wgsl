@@ -1,7 +1,6 @@
 // Block maxima at any half-word of the atomic words `seen`.
-#include params
 
-// Joins a maximum, f32 bits of a bf16, into that of a block of the window; only one thread may do so for each.
+// Joins a maximum, f32 bits of a bf16, into that of a block of the piece; only one thread may do so for each.
 fn join_seen(block: u32, max: u32) {
     let at = params.seen + block;
     let by = 16u * (at % 2u);

@@ -1,6 +1,5 @@
 // Mirrors src/numerics/threshold.rs: integer sums and what is computed from them. What Rust computes in 128 bits is
 // done here by division and square root bit by bit, once a group.
-#include params
 #include wide
 
 fn chunk_exponent(largest: u32) -> u32 {

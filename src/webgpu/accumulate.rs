@@ -1,229 +1,111 @@
-//! Accumulate: adaptive levels, exact counts, first looks, window scales, merging.
+//! Accumulate: adaptive levels, exact counts, sums in f32.
 
-use super::launch::{Batch, Window};
-use super::memory::{Raw, View, ViewMut};
-use super::quantize::{draw, element, scales_of};
-use super::reports::Reports;
-use super::shaders::{self, Params};
-use super::{Shader, Wgpu};
+use super::device::Wgpu;
+use super::launch::Batch;
+use super::layout::{bits, element, shift, weight};
+use super::shaders::{self, AccumulateParams, ExactParams, SumParams};
 use crate::error::Result;
 use crate::numerics::constants::domain;
-use crate::numerics::float::magnitude;
-use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
-use crate::op::{BlockSize, Element};
+use crate::op::accumulate::{Adaptive, Exact, F32};
+use crate::op::{Checked, Launch};
+use crate::types::Element;
 
-/// The flag of a width.
-pub(super) fn bits(bits: u32) -> &'static str {
-    match bits {
-        2 => "BITS2",
-        4 => "BITS4",
-        8 => "BITS8",
-        _ => "BITS16",
-    }
-}
-
-/// A weight as shaders take it: a subnormal one is 0.
-pub(super) fn weight(weight: f32) -> u32 {
-    let bits = weight.to_bits();
-    if magnitude(bits) == 0 { 0 } else { bits }
-}
-
-/// One dispatch for each window of a tensor: `build` gives the bindings after `x`, all but the reports.
-struct Pass<'a, 'b> {
-    x: Raw<'a>,
-    size: u64,
-    first: u64,
-    report: usize,
-    reports: &'b Reports,
-    shader: &'static Shader,
-    flags: Vec<&'static str>,
-    block: BlockSize,
-}
-
-impl Pass<'_, '_> {
-    fn run<'c>(
-        &self,
-        batch: &mut Batch<'_>,
-        bytes: u64,
-        build: impl Fn(Window, &mut Params) -> (Vec<Raw<'c>>, bool),
-    ) -> Result<()> {
-        let n = (self.x.bytes / self.size) as usize;
-        for window in batch.gpu.windows(n, self.size.max(bytes)) {
-            let x = self.x.part(window.start * self.size, window.len * self.size);
-            let mut params = Params {
-                n: window.len as u32,
-                x: x.skip(self.size),
-                shift: self.block.get().ilog2() - 5,
-                ..Params::default()
-            };
-            let (others, vectors) = build(window, &mut params);
-            self.reports.address(&mut params, self.report, self.first + window.start);
-            let mut flags = self.flags.clone();
-            flags.extend((x.vectors(16) && vectors).then_some("VECTOR"));
-            batch.gpu.able(&mut flags, self.block);
-            let mut bindings = vec![x];
-            bindings.extend(others);
-            bindings.push(self.reports.raw());
-            batch.dispatch(self.shader, flags, &bindings, params, window.len.div_ceil(32))?;
+impl Launch<Adaptive> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Adaptive, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let size = size_of::<T>() as u64;
+        reports.reach(self, items.iter().map(|i| i.first + i.x.len as u64))?;
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.x.len, size) {
+                let x = piece.elements(item.x.raw, size);
+                let levels = piece.words(item.levels.raw, op.bits);
+                let scales = piece.blocks(item.scales.raw, op.block);
+                let first = item.first + piece.start;
+                let params = AccumulateParams {
+                    found: reports.found(item.report, first),
+                    draws: self.draws(&op.draw, item.tensor, domain::ADAPTIVE, first),
+                    zero: 0,
+                    n: piece.len as u32,
+                    x: x.skip(size),
+                    levels: levels.skip(4),
+                    scales: scales.skip(2),
+                    shift: shift(op.block),
+                    weight: weight(op.weight),
+                };
+                let mut flags = vec![element::<T>(), bits(op.bits)];
+                let vectors = x.vectors(16) && levels.vectors(if op.bits == 2 { 8 } else { 16 });
+                flags.extend(vectors.then_some("VECTOR"));
+                self.able(&mut flags, op.block);
+                let bindings = [x, levels, scales, reports.raw()];
+                batch.dispatch(&shaders::ACCUMULATE, flags, &bindings, params, piece.len.div_ceil(32))?;
+            }
         }
-        Ok(())
+        batch.run("accumulate_adaptive").map(drop)
     }
 }
 
-/// The words of a window's groups of 32.
-pub(super) fn words_of(words: Raw<'_>, bits: u32, window: Window) -> Raw<'_> {
-    let group = u64::from(bits) * 4;
-    words.part(window.start / 32 * group, window.len.div_ceil(32) * group)
+impl Launch<Exact> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Exact, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let size = size_of::<T>() as u64;
+        reports.reach(self, items.iter().map(|i| i.first + i.x.len as u64))?;
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.x.len, size.max(u64::from(op.bits / 8))) {
+                let x = piece.elements(item.x.raw, size);
+                let counts = piece.words(item.counts.raw, op.bits);
+                let scales = piece.blocks(item.scales.raw, op.block);
+                let seen = piece.blocks(item.seen.raw, op.block);
+                let first = item.first + piece.start;
+                let params = ExactParams {
+                    found: reports.found(item.report, first),
+                    draws: self.draws(&op.draw, item.tensor, domain::TERNARY, first),
+                    zero: 0,
+                    n: piece.len as u32,
+                    x: x.skip(size),
+                    counts: counts.skip(4),
+                    scales: scales.skip(2),
+                    seen: seen.skip(2),
+                    shift: shift(op.block),
+                    weight: weight(op.weight),
+                    headroom: op.headroom.map_or(0, f32::to_bits),
+                };
+                let mut flags = vec![element::<T>(), bits(op.bits)];
+                flags.extend(x.vectors(16).then_some("VECTOR"));
+                self.able(&mut flags, op.block);
+                let bindings = [x, counts, scales, seen, reports.raw()];
+                batch.dispatch(&shaders::ACCUMULATE_EXACT, flags, &bindings, params, piece.len.div_ceil(32))?;
+            }
+        }
+        batch.run("accumulate_exact").map(drop)
+    }
 }
 
-pub(super) fn adaptive<T: Element>(
-    gpu: &Wgpu,
-    op: &Adaptive,
-    items: &mut [AdaptiveItem<'_, Wgpu, T>],
-    reports: &mut Reports,
-) -> Result<()> {
-    op.validate()?;
-    let size = size_of::<T>() as u64;
-    let mut end = 0;
-    for item in items.iter() {
-        item.validate(op)?;
-        reports.check(item.report)?;
-        end = end.max(item.first + item.x.raw.bytes / size);
+impl Launch<F32> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, F32, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let size = size_of::<T>() as u64;
+        reports.reach(self, items.iter().map(|i| i.first + i.x.len as u64))?;
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.x.len, 4) {
+                let (x, sum) = (piece.elements(item.x.raw, size), piece.elements(item.sum.raw, 4));
+                let params = SumParams {
+                    found: reports.found(item.report, item.first + piece.start),
+                    zero: 0,
+                    n: piece.len as u32,
+                    x: x.skip(size),
+                    sum: sum.skip(4),
+                    weight: weight(op.weight),
+                };
+                let mut flags = vec![element::<T>()];
+                flags.extend(x.vectors(16).then_some("VECTOR"));
+                self.soft(&mut flags);
+                let bindings = [x, sum, reports.raw()];
+                batch.dispatch(&shaders::ACCUMULATE_F32, flags, &bindings, params, piece.len.div_ceil(32))?;
+            }
+        }
+        batch.run("accumulate_f32").map(drop)
     }
-    reports.reach(gpu, end)?;
-    let mut batch = Batch::new(gpu);
-    for item in items.iter() {
-        let pass = Pass {
-            x: item.x.raw,
-            size,
-            first: item.first,
-            report: item.report,
-            reports,
-            shader: &shaders::ACCUMULATE,
-            flags: vec![element::<T>(), bits(op.bits)],
-            block: op.block,
-        };
-        pass.run(&mut batch, 1, |window, params| {
-            let levels = words_of(item.levels.raw, op.bits, window);
-            let scales = scales_of(item.scales.raw, op.block, window.start, window.len);
-            draw(params, &op.draw, item.tensor, domain::ADAPTIVE);
-            params.words = levels.skip(4);
-            params.scales = scales.skip(2);
-            params.weight = weight(op.weight);
-            (vec![levels, scales], levels.vectors(if op.bits == 2 { 8 } else { 16 }))
-        })?;
-    }
-    batch.run("accumulate_adaptive").map(drop)
-}
-
-pub(super) fn exact<T: Element>(
-    gpu: &Wgpu,
-    op: &Exact,
-    items: &mut [ExactItem<'_, Wgpu, T>],
-    reports: &mut Reports,
-) -> Result<()> {
-    op.validate()?;
-    let size = size_of::<T>() as u64;
-    let mut end = 0;
-    for item in items.iter() {
-        item.validate(op)?;
-        reports.check(item.report)?;
-        end = end.max(item.first + item.x.raw.bytes / size);
-    }
-    reports.reach(gpu, end)?;
-    let mut batch = Batch::new(gpu);
-    for item in items.iter() {
-        let pass = Pass {
-            x: item.x.raw,
-            size,
-            first: item.first,
-            report: item.report,
-            reports,
-            shader: &shaders::ACCUMULATE_EXACT,
-            flags: vec![element::<T>(), bits(op.bits)],
-            block: op.block,
-        };
-        pass.run(&mut batch, 2, |window, params| {
-            let counts = words_of(item.counts.raw, op.bits, window);
-            let scales = scales_of(item.scales.raw, op.block, window.start, window.len);
-            let seen = scales_of(item.seen.raw, op.block, window.start, window.len);
-            draw(params, &op.draw, item.tensor, domain::TERNARY);
-            params.words = counts.skip(4);
-            params.scales = scales.skip(2);
-            params.seen = seen.skip(2);
-            params.weight = weight(op.weight);
-            (vec![counts, scales, seen], true)
-        })?;
-    }
-    batch.run("accumulate_exact").map(drop)
-}
-
-pub(super) fn look<T: Element>(
-    gpu: &Wgpu,
-    op: &Look,
-    items: &mut [LookItem<'_, Wgpu, T>],
-    reports: &mut Reports,
-) -> Result<()> {
-    op.validate()?;
-    let size = size_of::<T>() as u64;
-    let mut end = 0;
-    for item in items.iter() {
-        item.validate(op)?;
-        reports.check(item.report)?;
-        end = end.max(item.x.raw.bytes / size);
-    }
-    reports.reach(gpu, end)?;
-    let mut batch = Batch::new(gpu);
-    for item in items.iter() {
-        let pass = Pass {
-            x: item.x.raw,
-            size,
-            first: 0,
-            report: item.report,
-            reports,
-            shader: &shaders::ACCUMULATE_LOOK,
-            flags: vec![element::<T>()],
-            block: op.block,
-        };
-        pass.run(&mut batch, 1, |window, params| {
-            let seen = scales_of(item.seen.raw, op.block, window.start, window.len);
-            params.seen = seen.skip(2);
-            params.weight = weight(op.weight);
-            (vec![seen], true)
-        })?;
-    }
-    batch.run("look").map(drop)
-}
-
-pub(super) fn window_scales(
-    gpu: &Wgpu,
-    op: &WindowScales,
-    seen: View<'_, u16>,
-    scales: &ViewMut<'_, u16>,
-) -> Result<()> {
-    op.validate((seen.raw.bytes / 2) as usize, (scales.raw.bytes / 2) as usize)?;
-    let mut batch = Batch::new(gpu);
-    for Window { start, len } in gpu.windows((seen.raw.bytes / 2) as usize, 2) {
-        let (seen, scales) = (seen.raw.part(2 * start, 2 * len), scales.raw.part(2 * start, 2 * len));
-        let params = Params {
-            n: len as u32,
-            seen: seen.skip(2),
-            scales: scales.skip(2),
-            weight: op.headroom.to_bits(),
-            ..Params::default()
-        };
-        batch.dispatch(&shaders::ACCUMULATE_WINDOW, Vec::new(), &[seen, scales], params, len)?;
-    }
-    batch.run("window_scales").map(drop)
-}
-
-pub(super) fn merge(gpu: &Wgpu, op: &Merge, added: View<'_, u32>, into: &ViewMut<'_, u32>) -> Result<()> {
-    op.validate((into.raw.bytes / 4) as usize, (added.raw.bytes / 4) as usize)?;
-    let mut batch = Batch::new(gpu);
-    for Window { start, len } in gpu.windows((into.raw.bytes / 4) as usize, 4) {
-        let (added, into) = (added.raw.part(4 * start, 4 * len), into.raw.part(4 * start, 4 * len));
-        let params = Params { n: len as u32, x: added.skip(4), words: into.skip(4), ..Params::default() };
-        batch.dispatch(&shaders::ACCUMULATE_MERGE, vec![bits(op.bits)], &[added, into], params, len)?;
-    }
-    batch.run("merge").map(drop)
 }

@@ -1,41 +1,36 @@
-//! Check.
+//! Check: finds elements out of range.
 
-use super::Wgpu;
-use super::accumulate::weight;
-use super::launch::{Batch, Window};
-use super::quantize::element;
-use super::reports::Reports;
-use super::shaders::{self, Params};
+use super::device::Wgpu;
+use super::launch::Batch;
+use super::layout::{element, weight};
+use super::shaders::{self, CheckParams};
 use crate::error::Result;
-use crate::op::Element;
-use crate::op::check::{Check, Item};
+use crate::op::check::Check;
+use crate::op::{Checked, Launch};
+use crate::types::Element;
 
-pub(super) fn check<T: Element>(
-    gpu: &Wgpu,
-    op: &Check,
-    items: &[Item<'_, Wgpu, T>],
-    reports: &mut Reports,
-) -> Result<()> {
-    op.validate()?;
-    let size = size_of::<T>() as u64;
-    let mut end = 0;
-    for item in items {
-        item.validate()?;
-        reports.check(item.report)?;
-        end = end.max(item.first.saturating_add(item.x.raw.bytes / size));
-    }
-    reports.reach(gpu, end)?;
-    let mut batch = Batch::new(gpu);
-    for item in items {
-        for Window { start, len } in gpu.windows((item.x.raw.bytes / size) as usize, size) {
-            let x = item.x.raw.part(start * size, len * size);
-            let mut params = Params { n: len as u32, x: x.skip(size), weight: weight(op.weight), ..Params::default() };
-            reports.address(&mut params, item.report, item.first + start);
-            let mut flags = vec![element::<T>()];
-            flags.extend(x.vectors(16).then_some("VECTOR"));
-            gpu.soft(&mut flags);
-            batch.dispatch(&shaders::CHECK, flags, &[x, reports.raw()], params, len.div_ceil(32))?;
+impl Launch<Check> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Check, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let size = size_of::<T>() as u64;
+        reports.reach(self, items.iter().map(|i| i.first + i.x.len as u64))?;
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.x.len, size) {
+                let x = piece.elements(item.x.raw, size);
+                let params = CheckParams {
+                    found: reports.found(item.report, item.first + piece.start),
+                    zero: 0,
+                    n: piece.len as u32,
+                    x: x.skip(size),
+                    weight: weight(op.weight),
+                };
+                let mut flags = vec![element::<T>()];
+                flags.extend(x.vectors(16).then_some("VECTOR"));
+                self.soft(&mut flags);
+                batch.dispatch(&shaders::CHECK, flags, &[x, reports.raw()], params, piece.len.div_ceil(32))?;
+            }
         }
+        batch.run("check").map(drop)
     }
-    batch.run("check").map(drop)
 }

@@ -1,7 +1,6 @@
-//! From wgpu's errors to this crate's: nothing here lets wgpu's default handler panic.
+//! From wgpu's errors to this crate's.
 
-use super::Wgpu;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ pub(super) fn backend(call: &'static str, message: impl Into<String>) -> Error {
 }
 
 /// An error that a scope caught: what `device` said to a call that asked for so many bytes.
-fn of_wgpu(error: wgpu::Error, call: &'static str, device: &str, asked: u64) -> Error {
+pub(super) fn of_wgpu(error: wgpu::Error, call: &'static str, device: &str, asked: u64) -> Error {
     match error {
         wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { device: device.to_owned(), asked, free: None },
         other => backend(call, other.to_string()),
@@ -37,40 +36,6 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
             return output;
         }
         std::thread::park();
-    }
-}
-
-impl Wgpu {
-    /// Runs `work` under error scopes; the first error that it raised is returned instead of its result.
-    pub(super) fn scoped<R>(&self, call: &'static str, asked: u64, work: impl FnOnce() -> Result<R>) -> Result<R> {
-        self.ready(call)?;
-        let device = &self.inner.device;
-        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let result = work();
-        let found = [block_on(validation.pop()), block_on(internal.pop()), block_on(memory.pop())];
-        if let Some(error) = found.into_iter().flatten().next() {
-            return Err(of_wgpu(error, call, &self.inner.info.name, asked));
-        }
-        let result = result?;
-        self.alive(call)?;
-        Ok(result)
-    }
-
-    /// Waits for a submission.
-    pub(super) fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
-        let wait =
-            wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(std::time::Duration::from_secs(600)) };
-        // wgpu panics in `poll` when the driver loses the device while it waits; that is an error here like any other.
-        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.inner.device.poll(wait)));
-        match polled {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => Err(backend("poll", e.to_string())),
-            Err(_) => {
-                Err(backend("poll", self.inner.faults.lost().unwrap_or_else(|| "the device was lost".to_owned())))
-            }
-        }
     }
 }
 

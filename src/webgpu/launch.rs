@@ -1,70 +1,41 @@
-//! From checked arguments to commands: windows, bindings, folded dispatches, one submission a call.
+//! From checked arguments to commands: pieces, bindings, folded dispatches, one submission a call.
 
-use super::memory::Raw;
-use super::pipeline::{Flags, PARAMS, Pipeline};
-use super::shaders::Params;
-use super::{Shader, Wgpu};
+use super::device::Wgpu;
+use super::error::backend;
+use super::pipeline::{ALIASED, Flags, Pipeline};
+use super::raw::{BINDING, Raw};
+use super::shader::{Program, Shader};
 use crate::error::{Error, Result};
+use bytemuck::Pod;
 use std::sync::{Arc, PoisonError};
-
-/// What offsets of storage bindings must be a multiple of on every adapter.
-pub(super) const BINDING: u64 = 256;
-
-impl Raw<'_> {
-    /// Bytes from the start of the binding to the first element.
-    pub(super) fn inset(self) -> u64 {
-        self.offset % BINDING
-    }
-
-    /// The inset in elements of `size` bytes.
-    pub(super) fn skip(self, size: u64) -> u32 {
-        (self.inset() / size) as u32
-    }
-
-    /// Whether whole vectors of `size` bytes can be moved: the range starts on one, and the last one, if only partly
-    /// in the range, still lies within the buffer.
-    pub(super) fn vectors(self, size: u64) -> bool {
-        self.offset.is_multiple_of(size) && (self.offset + self.bytes).next_multiple_of(size) <= self.buffer.size()
-    }
-
-    fn binding(self) -> (u64, u64) {
-        let start = self.offset - self.inset();
-        let end = (self.offset + self.bytes).max(start + 4);
-        let padded = end.next_multiple_of(16);
-        (start, if padded <= self.buffer.size() { padded } else { end.next_multiple_of(4) } - start)
-    }
-}
-
-/// The flag of a variant whose bindings all count as written.
-pub(super) const ALIASED: &str = "ALIASED";
 
 /// Whether a buffer is read through one binding and written through another, which wgpu takes only where both count
 /// as written.
-fn aliased(shader: &Shader, bindings: &[Raw<'_>]) -> bool {
+fn aliased(shader: &Program, bindings: &[Raw<'_>]) -> bool {
     let of = |kind: bool| bindings.iter().zip(shader.read_only).filter(move |(_, r)| **r == kind).map(|(raw, _)| raw);
     of(true).any(|read| of(false).any(|written| read.buffer == written.buffer))
 }
 
-/// A part of a tensor that one dispatch covers.
+/// The part of a tensor that one dispatch covers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub(super) struct Piece {
     pub(super) start: u64,
     pub(super) len: u64,
 }
 
 impl Wgpu {
-    /// Cuts `n` elements into windows; `bytes` is the most that one element takes in any binding. A window starts at
+    /// Cuts `n` elements into pieces; `bytes` is the most that one element takes in any binding. A piece starts at
     /// a multiple of 65,536 elements, so blocks, words and words of scales are whole.
-    pub(super) fn windows(&self, n: usize, bytes: u64) -> impl Iterator<Item = Window> + use<> {
+    pub(super) fn pieces(&self, n: usize, bytes: u64) -> impl Iterator<Item = Piece> + use<> {
         let held = self.inner.binding_max.saturating_sub(2 * BINDING) / bytes;
-        let size = held.min(self.inner.window).max(65_536) / 65_536 * 65_536;
+        let size = held.min(self.inner.piece).max(65_536) / 65_536 * 65_536;
         let n = n as u64;
-        (0..n.div_ceil(size)).map(move |i| Window { start: i * size, len: size.min(n - i * size) })
+        (0..n.div_ceil(size)).map(move |i| Piece { start: i * size, len: size.min(n - i * size) })
     }
 }
 
 enum Step {
-    Dispatch { pipeline: Arc<Pipeline>, group: Vec<(wgpu::Buffer, u64, u64)>, params: Params, groups: (u32, u32) },
+    Dispatch { pipeline: Arc<Pipeline>, group: Vec<(wgpu::Buffer, u64, u64)>, params: Vec<u8>, groups: (u32, u32) },
     Copy { from: wgpu::Buffer, at: u64, to: wgpu::Buffer, into: u64, bytes: u64 },
     Clear { buffer: wgpu::Buffer, at: u64, bytes: u64 },
 }
@@ -86,18 +57,18 @@ impl<'a> Batch<'a> {
     }
 
     /// A dispatch of at least `threads` threads; `bindings` are the storage bindings from 1 on.
-    pub(super) fn dispatch(
+    pub(super) fn dispatch<P: Pod>(
         &mut self,
-        shader: &'static Shader,
+        shader: &'static Shader<P>,
         flags: Flags,
         bindings: &[Raw<'_>],
-        mut params: Params,
+        params: P,
         threads: u64,
     ) -> Result<()> {
-        let mut flags = flags;
+        let (shader, mut flags) = (&shader.program, flags);
         flags.extend(aliased(shader, bindings).then_some(ALIASED));
-        let pipeline = self.gpu.pipeline(shader, flags)?;
-        params.exact = if self.gpu.inner.abilities.estimates { 0 } else { u32::MAX };
+        let pipeline = self.gpu.inner.pipelines.get(&self.gpu.inner.link, shader, flags)?;
+        let params = bytemuck::bytes_of(&params).to_vec();
         let groups = self.fold(threads.div_ceil(u64::from(shader.workgroup)))?;
         let group = bindings
             .iter()
@@ -137,32 +108,32 @@ impl<'a> Batch<'a> {
     /// Submits, or records on a recording handle; the submission's index where there is one.
     pub(super) fn run(self, call: &'static str) -> Result<Option<wgpu::SubmissionIndex>> {
         if self.steps.is_empty() {
-            return self.gpu.alive(call).map(|()| None);
+            return self.gpu.inner.link.alive(call).map(|()| None);
         }
         let gpu = self.gpu;
         self.copies_may_be_made(call)?;
         // Made before the encoder is touched: an error in there would take the caller's own commands along.
-        let groups = gpu.scoped(call, 0, || Ok(self.groups(&self.uniforms(call)?)))?;
-        gpu.scoped(call, 0, || {
-            let device = &gpu.inner.device;
+        let groups = gpu.inner.link.scoped(call, 0, || Ok(self.groups(&self.uniforms(call)?)))?;
+        gpu.inner.link.scoped(call, 0, || {
+            let device = &gpu.inner.link.device;
             if let Some(target) = &gpu.target {
                 let mut target = target.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(encoder) = target.as_mut() else {
-                    return Err(super::error::backend(call, "the command encoder was taken back"));
+                    return Err(backend(call, "the command encoder was taken back"));
                 };
                 self.encode(encoder, &groups);
                 return Ok(None);
             }
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(call) });
             self.encode(&mut encoder, &groups);
-            Ok(Some(gpu.inner.queue.submit([encoder.finish()])))
+            Ok(Some(gpu.inner.link.queue.submit([encoder.finish()])))
         })
     }
 
     /// Checks what copies and clears ask of buffers that somebody else made.
     fn copies_may_be_made(&self, call: &'static str) -> Result<()> {
         let made_with = |buffer: &wgpu::Buffer, usage: wgpu::BufferUsages, name: &str| {
-            let missing = || super::error::backend(call, format!("the buffer was not made with BufferUsages::{name}"));
+            let missing = || backend(call, format!("the buffer was not made with BufferUsages::{name}"));
             buffer.usage().contains(usage).then_some(()).ok_or_else(missing)
         };
         self.steps.iter().try_for_each(|step| match step {
@@ -173,25 +144,27 @@ impl<'a> Batch<'a> {
         })
     }
 
-    fn dispatches(&self) -> impl Iterator<Item = &Params> {
-        self.steps.iter().filter_map(|s| if let Step::Dispatch { params, .. } = s { Some(params) } else { None })
+    fn dispatches(&self) -> impl Iterator<Item = &[u8]> {
+        self.steps
+            .iter()
+            .filter_map(|s| if let Step::Dispatch { params, .. } = s { Some(params.as_slice()) } else { None })
     }
 
     /// The parameters of all dispatches, one in every 256 bytes. Mapping a buffer is also what shows that a device
     /// whose callbacks belong to the caller is lost: everything else would be ignored without a word.
     fn uniforms(&self, call: &'static str) -> Result<wgpu::Buffer> {
         let count = self.dispatches().count().max(1) as u64;
-        let buffer = self.gpu.inner.device.create_buffer(&wgpu::BufferDescriptor {
+        let buffer = self.gpu.inner.link.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("parameters"),
             size: count * BINDING,
             usage: wgpu::BufferUsages::UNIFORM,
             mapped_at_creation: true,
         });
         {
-            let mut mapped = buffer.get_mapped_range_mut(..).map_err(|e| self.gpu.lost(call, &e))?;
+            let mut mapped = buffer.get_mapped_range_mut(..).map_err(|e| self.gpu.inner.link.lost(call, &e))?;
             for (i, params) in self.dispatches().enumerate() {
                 let at = i * BINDING as usize;
-                mapped.slice(at..at + PARAMS as usize).copy_from_slice(bytemuck::bytes_of(params));
+                mapped.slice(at..at + params.len()).copy_from_slice(params);
             }
         }
         buffer.unmap();
@@ -201,12 +174,13 @@ impl<'a> Batch<'a> {
     /// The bind groups of all dispatches, in order.
     fn groups(&self, uniforms: &wgpu::Buffer) -> Vec<wgpu::BindGroup> {
         let bound = |step: &Step| {
-            let Step::Dispatch { pipeline, group, .. } = step else { return None };
-            let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: range(uniforms, 0, PARAMS) }];
+            let Step::Dispatch { pipeline, group, params, .. } = step else { return None };
+            let mut entries =
+                vec![wgpu::BindGroupEntry { binding: 0, resource: range(uniforms, 0, params.len() as u64) }];
             for (i, (buffer, offset, size)) in group.iter().enumerate() {
                 entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource: range(buffer, *offset, *size) });
             }
-            Some(self.gpu.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            Some(self.gpu.inner.link.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: None,
                 layout: &pipeline.layout,
                 entries: &entries,

@@ -3,7 +3,7 @@
 //! [`Wgpu`] is the device: [`Wgpu::new`] chooses an adapter, [`Wgpu::from_device`] takes the caller's own device and
 //! queue. It implements [`crate::memory::Memory`] and [`crate::op::Backend`]; buffers stay on the GPU,
 //! operations are submitted and return at once, and only what reads a result to the host waits: `download`,
-//! `read_reports` and the reductions. (An upload returns once its bytes are staged; where more than 64 MiB are on their
+//! `read_reports` and `read_sums`. (An upload returns once its bytes are staged; where more than 64 MiB are on their
 //! way, once the oldest of them have arrived.) [`View::new`] borrows a buffer that somebody else made, at any offset, and
 //! [`Wgpu::record`] puts operations into the caller's own command encoder instead of submitting them.
 //!
@@ -16,45 +16,42 @@
 //! but it has been run on Vulkan only.
 
 mod accumulate;
-mod backend;
+mod adapter;
 mod check;
 mod dequantize;
 mod device;
 mod error;
 mod expand;
 mod launch;
+mod layout;
+mod limits;
+mod link;
 mod memory;
+mod open;
+mod options;
 mod pack;
 mod pipeline;
 mod probe;
 mod quantize;
+mod raw;
 mod read_out;
 mod reduce;
 mod reports;
+mod shader;
+mod staging;
 mod transfer;
 mod update;
+mod view;
+mod window;
 
-pub use device::{ADAPTER_VARIABLE, Options, Wgpu};
-pub use memory::{Buffer, View, ViewMut};
+pub use adapter::ADAPTER_VARIABLE;
+pub use device::Wgpu;
+pub use options::Options;
 pub use reports::Reports;
+pub use view::{Buffer, View, ViewMut};
 
-/// A flattened shader, validated at build time.
-#[derive(Debug)]
-pub(crate) struct Shader {
-    /// The file's name in shaders/.
-    pub(crate) name: &'static str,
-    /// Its text, `#if` and `#for` still in it.
-    pub(crate) source: &'static str,
-    /// Its variants: one flag of each axis, the empty one left out.
-    pub(crate) axes: &'static [&'static [&'static str]],
-    /// Whether storage binding 1, 2, ... is only read.
-    pub(crate) read_only: &'static [bool],
-    /// Threads a workgroup.
-    pub(crate) workgroup: u32,
-}
-
-/// The shaders and `Params`, written by build/shaders.rs.
+/// The shaders and their parameters, written by build/shaders.rs.
 mod shaders {
-    use super::Shader;
+    use super::shader::{Program, Shader};
     include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 }

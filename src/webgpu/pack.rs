@@ -1,101 +1,117 @@
-//! Pack, unpack and convert.
+//! Pack and convert: i8 trits, separate planes and 2-bit fields, from and to planes.
 
-use super::Wgpu;
-use super::launch::{Batch, Window};
-use super::memory::{Raw, View, ViewMut};
-use super::reports::Reports;
-use super::shaders::{self, Params};
+use super::device::Wgpu;
+use super::launch::Batch;
+use super::raw::Raw;
+use super::shaders::{self, FieldsParams, PackParams, PlanesParams, UnpackParams};
 use crate::error::Result;
-use crate::op::pack::{validate_fields, validate_planes, validate_trits};
+use crate::op::pack::{FieldsToPlanes, JoinPlanes, Pack, PlanesToFields, SplitPlanes, Unpack};
+use crate::op::{Checked, Launch};
+use crate::types::Element;
 
-pub(super) fn pack(
-    gpu: &Wgpu,
-    trits: View<'_, i8>,
-    words: &ViewMut<'_, u32>,
-    reports: &mut Reports,
-    slot: usize,
-) -> Result<()> {
-    validate_trits(trits.raw.bytes as usize, (words.raw.bytes / 4) as usize)?;
-    reports.check(slot)?;
-    reports.reach(gpu, trits.raw.bytes)?;
-    let mut batch = Batch::new(gpu);
-    for Window { start, len } in gpu.windows(trits.raw.bytes as usize, 1) {
-        let (x, words) = (trits.raw.part(start, len), words.raw.part(start / 32 * 8, len.div_ceil(32) * 8));
-        let mut params = Params { n: len as u32, x: x.skip(1), words: words.skip(4), ..Params::default() };
-        reports.address(&mut params, slot, start);
-        batch.dispatch(&shaders::PACK, Vec::new(), &[x, words, reports.raw()], params, len.div_ceil(32))?;
+impl Launch<Pack> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Pack, T>) -> Result<()> {
+        let (_, items, reports) = work.into_parts();
+        reports.reach(self, items.iter().map(|i| i.trits.len as u64))?;
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.trits.len, 1) {
+                let (trits, words) = (piece.elements(item.trits.raw, 1), piece.words(item.words.raw, 2));
+                let params = PackParams {
+                    found: reports.found(item.report, piece.start),
+                    n: piece.len as u32,
+                    trits: trits.skip(1),
+                    words: words.skip(4),
+                };
+                let bindings = [trits, words, reports.raw()];
+                batch.dispatch(&shaders::PACK, Vec::new(), &bindings, params, piece.len.div_ceil(32))?;
+            }
+        }
+        batch.run("pack").map(drop)
     }
-    batch.run("pack").map(drop)
 }
 
-pub(super) fn unpack(
-    gpu: &Wgpu,
-    words: View<'_, u32>,
-    trits: &ViewMut<'_, i8>,
-    reports: &mut Reports,
-    slot: usize,
-) -> Result<()> {
-    validate_trits(trits.raw.bytes as usize, (words.raw.bytes / 4) as usize)?;
-    reports.check(slot)?;
-    reports.reach(gpu, trits.raw.bytes)?;
-    let mut batch = Batch::new(gpu);
-    for Window { start, len } in gpu.windows(trits.raw.bytes as usize, 1) {
-        let (words, out) = (words.raw.part(start / 32 * 8, len.div_ceil(32) * 8), trits.raw.part(start, len));
-        let mut params = Params { n: len as u32, words: words.skip(4), out: out.skip(1), ..Params::default() };
-        reports.address(&mut params, slot, start);
-        let threads = (out.offset % 4 + len).div_ceil(4);
-        batch.dispatch(&shaders::PACK_UNPACK, Vec::new(), &[words, out, reports.raw()], params, threads)?;
+impl Launch<Unpack> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Unpack, T>) -> Result<()> {
+        let (_, items, reports) = work.into_parts();
+        reports.reach(self, items.iter().map(|i| i.trits.len as u64))?;
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.trits.len, 1) {
+                let (words, trits) = (piece.words(item.words.raw, 2), piece.elements(item.trits.raw, 1));
+                let params = UnpackParams {
+                    found: reports.found(item.report, piece.start),
+                    n: piece.len as u32,
+                    words: words.skip(4),
+                    trits: trits.skip(1),
+                };
+                let threads = (trits.offset % 4 + trits.bytes).div_ceil(4);
+                let bindings = [words, trits, reports.raw()];
+                batch.dispatch(&shaders::PACK_UNPACK, Vec::new(), &bindings, params, threads)?;
+            }
+        }
+        batch.run("unpack").map(drop)
     }
-    batch.run("unpack").map(drop)
 }
 
-/// Words a group of 32 elements takes in each of three buffers.
-type Widths = [u64; 3];
-
-fn convert(gpu: &Wgpu, flag: &'static str, a: Raw<'_>, b: Raw<'_>, c: Raw<'_>, widths: Widths) -> Result<()> {
-    let groups = a.bytes / 4 / widths[0];
-    let mut batch = Batch::new(gpu);
-    // In elements a window has 32 to a group.
-    for Window { start, len } in gpu.windows(groups as usize, 8) {
-        let part = |raw: Raw<'_>, width: u64| (4 * width * start, if raw.bytes == 0 { 0 } else { 4 * width * len });
-        let [a, b, c] = [(a, widths[0]), (b, widths[1]), (c, widths[2])].map(|(raw, width)| {
-            let (at, bytes) = part(raw, width);
-            raw.part(at, bytes)
-        });
-        let params = Params { n: len as u32, x: a.skip(4), out: b.skip(4), other: c.skip(4), ..Params::default() };
-        batch.dispatch(&shaders::PACK_CONVERT, vec![flag], &[a, b, c], params, len)?;
+/// Interleaved planes against separate ones; `flag` says which way.
+fn planes(batch: &mut Batch<'_>, flag: &'static str, words: Raw<'_>, plus: Raw<'_>, minus: Raw<'_>) -> Result<()> {
+    for piece in batch.gpu.pieces((plus.bytes / 4) as usize, 8) {
+        let words = piece.elements(words, 8);
+        let (plus, minus) = (piece.elements(plus, 4), piece.elements(minus, 4));
+        let params =
+            PlanesParams { n: piece.len as u32, words: words.skip(4), plus: plus.skip(4), minus: minus.skip(4) };
+        batch.dispatch(&shaders::PACK_PLANES, vec![flag], &[words, plus, minus], params, piece.len)?;
     }
-    batch.run("convert").map(drop)
+    Ok(())
 }
 
-pub(super) fn split_planes(
-    gpu: &Wgpu,
-    words: View<'_, u32>,
-    plus: &ViewMut<'_, u32>,
-    minus: &ViewMut<'_, u32>,
-) -> Result<()> {
-    let count = |raw: Raw<'_>| (raw.bytes / 4) as usize;
-    validate_planes(count(words.raw), count(plus.raw), count(minus.raw))?;
-    convert(gpu, "SPLIT", words.raw, plus.raw, minus.raw, [2, 1, 1])
+/// Planes against 2-bit fields; `flag` says which way.
+fn fields(batch: &mut Batch<'_>, flag: &'static str, words: Raw<'_>, fields: Raw<'_>) -> Result<()> {
+    for piece in batch.gpu.pieces((words.bytes / 8) as usize, 8) {
+        let (words, fields) = (piece.elements(words, 8), piece.elements(fields, 8));
+        let params = FieldsParams { n: piece.len as u32, words: words.skip(4), fields: fields.skip(4) };
+        batch.dispatch(&shaders::PACK_FIELDS, vec![flag], &[words, fields], params, piece.len)?;
+    }
+    Ok(())
 }
 
-pub(super) fn join_planes(
-    gpu: &Wgpu,
-    plus: View<'_, u32>,
-    minus: View<'_, u32>,
-    words: &ViewMut<'_, u32>,
-) -> Result<()> {
-    let count = |raw: Raw<'_>| (raw.bytes / 4) as usize;
-    validate_planes(count(words.raw), count(plus.raw), count(minus.raw))?;
-    convert(gpu, "JOIN", plus.raw, words.raw, minus.raw, [1, 2, 1])
+impl Launch<SplitPlanes> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, SplitPlanes, T>) -> Result<()> {
+        let mut batch = Batch::new(self);
+        for item in work.into_parts().1.iter() {
+            planes(&mut batch, "SPLIT", item.words.raw, item.plus.raw, item.minus.raw)?;
+        }
+        batch.run("split_planes").map(drop)
+    }
 }
 
-pub(super) fn planes_to_fields(gpu: &Wgpu, words: View<'_, u32>, fields: &ViewMut<'_, u32>) -> Result<()> {
-    validate_fields((words.raw.bytes / 4) as usize, (fields.raw.bytes / 4) as usize)?;
-    convert(gpu, "TO_FIELDS", words.raw, fields.raw, fields.raw, [2, 2, 2])
+impl Launch<JoinPlanes> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, JoinPlanes, T>) -> Result<()> {
+        let mut batch = Batch::new(self);
+        for item in work.into_parts().1.iter() {
+            planes(&mut batch, "JOIN", item.words.raw, item.plus.raw, item.minus.raw)?;
+        }
+        batch.run("join_planes").map(drop)
+    }
 }
 
-pub(super) fn fields_to_planes(gpu: &Wgpu, fields: View<'_, u32>, words: &ViewMut<'_, u32>) -> Result<()> {
-    validate_fields((words.raw.bytes / 4) as usize, (fields.raw.bytes / 4) as usize)?;
-    convert(gpu, "TO_PLANES", fields.raw, words.raw, words.raw, [2, 2, 2])
+impl Launch<PlanesToFields> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, PlanesToFields, T>) -> Result<()> {
+        let mut batch = Batch::new(self);
+        for item in work.into_parts().1.iter() {
+            fields(&mut batch, "TO_FIELDS", item.words.raw, item.fields.raw)?;
+        }
+        batch.run("planes_to_fields").map(drop)
+    }
+}
+
+impl Launch<FieldsToPlanes> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, FieldsToPlanes, T>) -> Result<()> {
+        let mut batch = Batch::new(self);
+        for item in work.into_parts().1.iter() {
+            fields(&mut batch, "TO_PLANES", item.words.raw, item.fields.raw)?;
+        }
+        batch.run("fields_to_planes").map(drop)
+    }
 }

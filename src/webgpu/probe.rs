@@ -1,12 +1,12 @@
 //! What an adapter really does, tried out once: whether its f32 sums and products round as IEEE 754 asks, and how
 //! its threads are laid out in subgroups.
 
+use super::device::Wgpu;
 use super::launch::Batch;
-use super::memory::{Raw, USAGE};
-use super::shaders::{self, Params};
-use super::{View, Wgpu};
+use super::raw::Raw;
+use super::shaders::{self, ProbeParams};
+use super::view::Buffer;
 use crate::error::Result;
-use crate::memory::Memory;
 use crate::numerics::constants::RANGE_LIMIT;
 use crate::numerics::float::magnitude;
 
@@ -29,15 +29,15 @@ pub(super) fn probe(gpu: &Wgpu, subgroups: bool) -> Result<Found> {
     let mut pairs = pairs();
     pairs.extend(SPECIAL.as_flattened());
     let count = pairs.len() / 2;
-    let given = gpu.upload(&pairs)?;
+    let mut given = Buffer::new(&gpu.inner, gpu.inner.link.allocate(4 * pairs.len() as u64)?, pairs.len());
+    gpu.fill(&pairs, &mut given)?;
     let bytes = (count * WORDS * 4) as u64;
-    let out = gpu.allocate(bytes, USAGE)?;
+    let out = gpu.inner.link.allocate(bytes)?;
     let out = Raw { buffer: &out, offset: 0, bytes };
-    let x: View<'_, u32> = Wgpu::view(&given);
     let mut batch = Batch::new(gpu);
-    let params = Params { n: count as u32, ..Params::default() };
+    let params = ProbeParams { zero: 0, n: count as u32 };
     let flags = subgroups.then_some("SUBGROUP").into_iter().collect();
-    batch.dispatch(&shaders::PROBE, flags, &[x.raw, out], params, count as u64)?;
+    batch.dispatch(&shaders::PROBE, flags, &[given.all(), out], params, count as u64)?;
     batch.run("probe")?;
     let got: Vec<u32> = gpu.read(out)?;
     let floats = got.chunks_exact(WORDS).zip(pairs.chunks_exact(2)).all(|(got, pair)| {

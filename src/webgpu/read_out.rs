@@ -1,57 +1,71 @@
-//! Read out.
+//! Read out: levels or counts times their block's scale, and sums held in f32.
 
-use super::Wgpu;
-use super::accumulate::{bits, words_of};
-use super::dequantize::outputs;
+use super::device::Wgpu;
 use super::launch::Batch;
-use super::quantize::scales_of;
+use super::layout::{bits, outputs, shift};
 use super::reports::Reports;
-use super::shaders::{self, Params};
-use crate::error::{Error, Result};
-use crate::op::Element;
-use crate::op::read_out::{Item, ReadOut};
+use super::shaders::{self, ReadOutF32Params, ReadOutParams};
+use crate::error::Result;
+use crate::op::read_out::{ReadOut, ReadOutF32};
+use crate::op::{Checked, Launch};
+use crate::types::Element;
 
-pub(super) fn read_out<T: Element>(
-    gpu: &Wgpu,
-    op: &ReadOut,
-    items: &mut [Item<'_, Wgpu, T>],
-    guards: Option<&Reports>,
-) -> Result<()> {
-    op.validate()?;
-    for item in items.iter() {
-        item.validate(op)?;
-        match (item.guard, guards) {
-            (Some(slot), Some(guards)) => guards.check(slot)?,
-            (Some(slot), None) => {
-                return Err(Error::Length { what: "report slots", expected: (slot as u64).saturating_add(1), got: 0 });
+impl Launch<ReadOut> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, ReadOut, T>) -> Result<()> {
+        let (op, items, guards) = work.into_parts();
+        let size = size_of::<T>() as u64;
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.out.len, size.max(u64::from(op.bits / 8))) {
+                let out = piece.elements(item.out.raw, size);
+                let levels = piece.words(item.levels.raw, op.bits);
+                let scales = piece.blocks(item.scales.raw, op.block);
+                let params = ReadOutParams {
+                    zero: 0,
+                    n: piece.len as u32,
+                    levels: levels.skip(4),
+                    scales: scales.skip(2),
+                    out: out.skip(size),
+                    shift: shift(op.block),
+                    factor: op.factor.to_bits(),
+                    guarded: u32::from(item.guard.is_some()),
+                    guard: item.guard.unwrap_or(0) as u32,
+                };
+                let (mut flags, threads) = outputs::<T>(out);
+                flags.push(bits(op.bits));
+                self.soft(&mut flags);
+                // Without a guard any buffer does: it is not read.
+                let guard = guards.filter(|_| item.guard.is_some()).map_or(scales, Reports::raw);
+                batch.dispatch(&shaders::READ_OUT, flags, &[levels, scales, out, guard], params, threads)?;
             }
-            (None, _) => {}
         }
+        batch.run("read_out").map(drop)
     }
-    let size = size_of::<T>() as u64;
-    let mut batch = Batch::new(gpu);
-    for item in items.iter() {
-        for window in gpu.windows((item.out.raw.bytes / size) as usize, size.max(u64::from(op.bits / 8))) {
-            let out = item.out.raw.part(window.start * size, window.len * size);
-            let levels = words_of(item.levels.raw, op.bits, window);
-            let scales = scales_of(item.scales.raw, op.block, window.start, window.len);
-            let mut params = Params {
-                n: window.len as u32,
-                words: levels.skip(4),
-                scales: scales.skip(2),
-                shift: op.block.get().ilog2() - 5,
-                weight: op.factor.to_bits(),
-                mode: u32::from(item.guard.is_some()),
-                slot: item.guard.unwrap_or(0) as u32,
-                ..Params::default()
-            };
-            let (mut flags, threads) = outputs::<T>(out, &mut params);
-            flags.push(bits(op.bits));
-            gpu.soft(&mut flags);
-            // Without a guard any buffer does: it is not read.
-            let guard = guards.filter(|_| item.guard.is_some()).map_or(scales, Reports::raw);
-            batch.dispatch(&shaders::READ_OUT, flags, &[levels, scales, out, guard], params, threads)?;
+}
+
+impl Launch<ReadOutF32> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, ReadOutF32, T>) -> Result<()> {
+        let (op, items, guards) = work.into_parts();
+        let size = size_of::<T>() as u64;
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.out.len, 4) {
+                let (sum, out) = (piece.elements(item.sum.raw, 4), piece.elements(item.out.raw, size));
+                let params = ReadOutF32Params {
+                    zero: 0,
+                    n: piece.len as u32,
+                    sum: sum.skip(4),
+                    out: out.skip(size),
+                    factor: op.factor.to_bits(),
+                    guarded: u32::from(item.guard.is_some()),
+                    guard: item.guard.unwrap_or(0) as u32,
+                };
+                let (mut flags, threads) = outputs::<T>(out);
+                self.soft(&mut flags);
+                let guard = guards.filter(|_| item.guard.is_some()).map_or(sum, Reports::raw);
+                batch.dispatch(&shaders::READ_OUT_F32, flags, &[sum, out, guard], params, threads)?;
+            }
         }
+        batch.run("read_out_f32").map(drop)
     }
-    batch.run("read_out").map(drop)
 }

@@ -1,94 +1,173 @@
-//! Reductions: bins of exact sums on the device, joined and rounded once on the host.
+//! Reductions: bins of exact sums, which a last dispatch adds to the slots of the sums. Nothing leaves the device.
 
-use super::Wgpu;
-use super::accumulate::{bits, words_of};
-use super::dequantize::grouped;
+use super::device::Wgpu;
 use super::launch::Batch;
-use super::memory::{Raw, USAGE, View};
-use super::shaders::{self, Params};
+use super::layout::bits;
+use super::raw::Raw;
+use super::shaders::{self, CountParams, DotParams, FinishParams, NormParams, SquaresParams};
+use super::view::ViewMut;
 use crate::error::Result;
-use crate::numerics::reduce::ExactSum;
-use crate::op::Grouping;
-use crate::op::reduce::{Dot, SquaredNorm};
+use crate::numerics::reduce::{SUM_LOWEST, SUM_WORDS};
+use crate::op::reduce::{CountNonzero, Dot, SquaredNorm, SquaredNormF32};
+use crate::op::{Checked, Launch};
+use crate::types::Element;
 
-/// Bins, one for each exponent of a product of two scales, of three words.
-const BINS: u64 = 512 * 12;
+/// Bytes of the bins of one sum: a bin for each power of two of a term, three words each.
+const BINS: u64 = 544 * 12;
 /// Groups of 32 elements that a thread takes.
 const EACH: u64 = 16;
+/// The bit of a sum that bin 0 begins at: for products of two scales, in units of 2^-268; for squares of floats, in units
+/// of 2^-300; for counts.
+const SCALES: u32 = SUM_LOWEST - 268;
+const FLOATS: u32 = SUM_LOWEST - 300;
+const COUNTS: u32 = SUM_LOWEST;
 
-struct Side<'a> {
-    words: Raw<'a>,
-    scales: Raw<'a>,
+/// Threads for so many elements.
+fn threads(n: u64) -> u64 {
+    n.div_ceil(32).div_ceil(EACH)
 }
 
-fn bins(
+/// Adds items into bins, those of one slot together, and the bins into the slots.
+fn add_all<I>(
     gpu: &Wgpu,
-    flags: &[&'static str],
-    width: u32,
-    grouping: Grouping,
-    n: usize,
-    a: &Side<'_>,
-    b: &Side<'_>,
-) -> Result<Vec<u32>> {
-    gpu.submits("reduce")?;
-    let sums = gpu.allocate(BINS, USAGE)?;
-    let sums = Raw { buffer: &sums, offset: 0, bytes: BINS };
+    call: &'static str,
+    items: &[I],
+    sums: &ViewMut<'_, u32>,
+    base: u32,
+    slot: impl Fn(&I) -> usize,
+    add: impl Fn(&mut Batch<'_>, &I, Raw<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut slots: Vec<usize> = items.iter().map(&slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    let bytes = slots.len() as u64 * BINS;
+    let scratch = gpu.inner.link.allocate(bytes)?;
+    let bins = |place: usize| Raw { buffer: &scratch, offset: place as u64 * BINS, bytes: BINS };
     let mut batch = Batch::new(gpu);
-    for window in gpu.windows(n, u64::from(width / 8).max(1)) {
-        let mut params = Params { n: window.len as u32, ..Params::default() };
-        let (wa, wb) = (words_of(a.words, width, window), words_of(b.words, width, window));
-        let sa = grouped(&mut params, grouping, n as u64, a.scales, window);
-        let sb = grouped(&mut params, grouping, n as u64, b.scales, window);
-        (params.words, params.other) = (wa.skip(4), wb.skip(4));
-        (params.scales, params.seen) = (sa.skip(2), sb.skip(2));
-        let threads = window.len.div_ceil(32).div_ceil(EACH);
-        batch.dispatch(&shaders::REDUCE, flags.to_vec(), &[wa, sa, wb, sb, sums], params, threads)?;
-    }
-    batch.run("reduce")?;
-    gpu.read(sums)
-}
-
-fn rounded(bins: &[u32]) -> f64 {
-    let mut sum = ExactSum::default();
-    for (exponent, bin) in bins.chunks_exact(3).enumerate() {
-        // 96 bits in two's complement, a limb at a time.
-        for (i, &limb) in bin.iter().enumerate() {
-            let term = if i == 2 { i64::from(limb as i32) } else { i64::from(limb) };
-            if term != 0 {
-                sum.add(term, exponent as u32 + 32 * i as u32);
-            }
+    for item in items {
+        if let Ok(place) = slots.binary_search(&slot(item)) {
+            add(&mut batch, item, bins(place))?;
         }
     }
-    sum.to_f64()
+    for (place, slot) in slots.iter().enumerate() {
+        let (bins, bytes) = (bins(place), SUM_WORDS as u64 * 4);
+        let sum = sums.raw.part(*slot as u64 * bytes, bytes);
+        let params = FinishParams { sums: sum.skip(4), bins: bins.skip(4), base };
+        batch.dispatch(&shaders::REDUCE_FINISH, Vec::new(), &[bins, sum], params, 1)?;
+    }
+    batch.run(call).map(drop)
 }
 
-pub(super) fn count_nonzero(gpu: &Wgpu, words: View<'_, u32>) -> Result<u64> {
-    // An odd last word is no pair; nothing is counted in it.
-    let pairs = words.raw.bytes / 8;
-    let side = Side { words: words.raw.part(0, 8 * pairs), scales: words.raw.part(0, 8 * pairs) };
-    let grouping = Grouping::Tensor;
-    let bins = bins(gpu, &["COUNT", "BITS2"], 2, grouping, 32 * pairs as usize, &side, &side)?;
-    let at = |i: usize| u64::from(bins.get(i).copied().unwrap_or(0));
-    Ok(at(0) | at(1) << 32)
+impl Launch<CountNonzero> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, CountNonzero, T>) -> Result<()> {
+        let (_, items, sums) = work.into_parts();
+        add_all(
+            self,
+            "count_nonzero",
+            items,
+            &sums,
+            COUNTS,
+            |i| i.sum,
+            |batch, item, bins| {
+                for piece in self.pieces(item.words.len / 2 * 32, 1) {
+                    let words = piece.words(item.words.raw, 2);
+                    let params = CountParams { n: piece.len as u32, words: words.skip(4), bins: bins.skip(4) };
+                    batch.dispatch(&shaders::REDUCE_COUNT, Vec::new(), &[words, bins], params, threads(piece.len))?;
+                }
+                Ok(())
+            },
+        )
+    }
 }
 
-pub(super) fn dot(
-    gpu: &Wgpu,
-    op: &Dot,
-    words_a: View<'_, u32>,
-    scales_a: View<'_, u16>,
-    words_b: View<'_, u32>,
-    scales_b: View<'_, u16>,
-) -> Result<f64> {
-    let count = |raw: Raw<'_>, size: u64| (raw.bytes / size) as usize;
-    op.validate(count(words_a.raw, 4), count(scales_a.raw, 2), count(words_b.raw, 4), count(scales_b.raw, 2))?;
-    let a = Side { words: words_a.raw, scales: scales_a.raw };
-    let b = Side { words: words_b.raw, scales: scales_b.raw };
-    Ok(rounded(&bins(gpu, &["DOT", "BITS2"], 2, op.grouping, op.n, &a, &b)?))
+impl Launch<Dot> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Dot, T>) -> Result<()> {
+        let (op, items, sums) = work.into_parts();
+        add_all(
+            self,
+            "dot",
+            items,
+            &sums,
+            SCALES,
+            |i| i.sum,
+            |batch, item, bins| {
+                for piece in self.pieces(item.n, 2) {
+                    let groups = piece.grouped(op.grouping, item.n as u64);
+                    let (words_a, words_b) = (piece.words(item.words_a.raw, 2), piece.words(item.words_b.raw, 2));
+                    let scales_a = groups.scales(piece, item.scales_a.raw);
+                    let scales_b = groups.scales(piece, item.scales_b.raw);
+                    let params = DotParams {
+                        n: piece.len as u32,
+                        words_a: words_a.skip(4),
+                        scales_a: scales_a.skip(2),
+                        words_b: words_b.skip(4),
+                        scales_b: scales_b.skip(2),
+                        bins: bins.skip(4),
+                        shift: groups.shift(),
+                        columns: groups.columns,
+                        head: groups.head,
+                    };
+                    let bindings = [words_a, scales_a, words_b, scales_b, bins];
+                    batch.dispatch(&shaders::REDUCE, Vec::new(), &bindings, params, threads(piece.len))?;
+                }
+                Ok(())
+            },
+        )
+    }
 }
 
-pub(super) fn squared_norm(gpu: &Wgpu, op: &SquaredNorm, levels: View<'_, u32>, scales: View<'_, u16>) -> Result<f64> {
-    op.validate((levels.raw.bytes / 4) as usize, (scales.raw.bytes / 2) as usize)?;
-    let side = Side { words: levels.raw, scales: scales.raw };
-    Ok(rounded(&bins(gpu, &[bits(op.bits)], op.bits, op.grouping, op.n, &side, &side)?))
+impl Launch<SquaredNorm> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, SquaredNorm, T>) -> Result<()> {
+        let (op, items, sums) = work.into_parts();
+        add_all(
+            self,
+            "squared_norm",
+            items,
+            &sums,
+            SCALES,
+            |i| i.sum,
+            |batch, item, bins| {
+                for piece in self.pieces(item.n, u64::from(op.bits / 8).max(2)) {
+                    let groups = piece.grouped(op.grouping, item.n as u64);
+                    let levels = piece.words(item.levels.raw, op.bits);
+                    let scales = groups.scales(piece, item.scales.raw);
+                    let params = NormParams {
+                        n: piece.len as u32,
+                        levels: levels.skip(4),
+                        scales: scales.skip(2),
+                        bins: bins.skip(4),
+                        shift: groups.shift(),
+                        columns: groups.columns,
+                        head: groups.head,
+                    };
+                    let flags = vec![bits(op.bits)];
+                    let bindings = [levels, scales, bins];
+                    batch.dispatch(&shaders::REDUCE_NORM, flags, &bindings, params, threads(piece.len))?;
+                }
+                Ok(())
+            },
+        )
+    }
+}
+
+impl Launch<SquaredNormF32> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, SquaredNormF32, T>) -> Result<()> {
+        let (_, items, sums) = work.into_parts();
+        add_all(
+            self,
+            "squared_norm_f32",
+            items,
+            &sums,
+            FLOATS,
+            |i| i.sum,
+            |batch, item, bins| {
+                for piece in self.pieces(item.x.len, 4) {
+                    let x = piece.elements(item.x.raw, 4);
+                    let params = SquaresParams { n: piece.len as u32, x: x.skip(4), bins: bins.skip(4) };
+                    batch.dispatch(&shaders::REDUCE_F32, Vec::new(), &[x, bins], params, threads(piece.len))?;
+                }
+                Ok(())
+            },
+        )
+    }
 }

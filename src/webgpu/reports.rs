@@ -1,27 +1,29 @@
 //! Reports on the device: counters and first indices that threads join by atomic sums and maxima.
 //!
-//! The format is private: see shaders/shared/report.wgsl. Indices have 38 bits and atomics 32, so each window of
-//! 2^31 elements has a word of its own in every slot; windows are added when a tensor reaches them.
+//! The format is private: see shaders/shared/report.wgsl. Indices have 38 bits and atomics 32, so each stretch of
+//! 2^31 elements has a word of its own in every slot; stretches are added when a tensor reaches them.
 
-use super::Wgpu;
+use super::device::{Inner, Wgpu};
 use super::launch::Batch;
-use super::memory::{Raw, USAGE};
-use super::shaders::Params;
+use super::raw::Raw;
+use super::shaders::Found;
 use crate::error::{Error, Result};
-use crate::op::Report;
+use crate::types::Report;
+use std::sync::Arc;
 
 /// What operations found, one slot a tensor.
 #[derive(Debug)]
 pub struct Reports {
     buffer: wgpu::Buffer,
+    maker: Arc<Inner>,
     slots: usize,
-    windows: u64,
+    stretches: u64,
 }
 
 const HEADER: u64 = 4;
 
-fn bytes(slots: usize, windows: u64) -> u64 {
-    (slots as u64).saturating_mul((HEADER + windows) * 4)
+fn bytes(slots: usize, stretches: u64) -> u64 {
+    (slots as u64).saturating_mul((HEADER + stretches) * 4)
 }
 
 impl Reports {
@@ -30,7 +32,12 @@ impl Reports {
             let limit = gpu.inner.binding_max / (4 * (HEADER + 1));
             return Err(Error::Limit { what: "report slots", got: slots as u64, limit });
         }
-        Ok(Reports { buffer: gpu.allocate(bytes(slots, 1), USAGE)?, slots, windows: 1 })
+        Ok(Reports {
+            buffer: gpu.inner.link.allocate(bytes(slots, 1))?,
+            maker: Arc::clone(&gpu.inner),
+            slots,
+            stretches: 1,
+        })
     }
 
     pub(super) fn slots(&self) -> usize {
@@ -38,53 +45,41 @@ impl Reports {
     }
 
     pub(super) fn raw(&self) -> Raw<'_> {
-        Raw { buffer: &self.buffer, offset: 0, bytes: bytes(self.slots, self.windows) }
+        Raw { buffer: &self.buffer, offset: 0, bytes: bytes(self.slots, self.stretches) }
     }
 
-    /// Checks that a slot exists.
-    pub(super) fn check(&self, slot: usize) -> Result<()> {
-        if slot < self.slots {
-            Ok(())
-        } else {
-            Err(Error::Length {
-                what: "report slots",
-                expected: (slot as u64).saturating_add(1),
-                got: self.slots as u64,
-            })
-        }
+    pub(super) fn maker(&self) -> &Arc<Inner> {
+        &self.maker
     }
 
-    /// Makes room for elements below index `end`. Counts and indices found so far stay: windows are the outer
+    /// Makes room for elements below the largest of `ends`. Counts and indices found so far stay: stretches are the outer
     /// dimension, so a longer buffer begins with the shorter one. Not while recording: the buffer that was recorded
     /// into would be given up before anything has run.
-    pub(super) fn reach(&mut self, gpu: &Wgpu, end: u64) -> Result<()> {
-        let windows = end.div_ceil(1 << 31).max(1);
-        if windows > self.windows {
+    pub(super) fn reach(&mut self, gpu: &Wgpu, ends: impl Iterator<Item = u64>) -> Result<()> {
+        let end = ends.max().unwrap_or(0);
+        let stretches = end.div_ceil(1 << 31).max(1);
+        if stretches > self.stretches {
             if gpu.target.is_some() {
-                let limit = self.windows << 31;
+                let limit = self.stretches << 31;
                 return Err(Error::Limit { what: "elements that recorded reports reach", got: end, limit });
             }
-            if bytes(self.slots, windows) > gpu.inner.binding_max {
-                let limit = gpu.inner.binding_max / (4 * (HEADER + windows));
+            if bytes(self.slots, stretches) > gpu.inner.binding_max {
+                let limit = gpu.inner.binding_max / (4 * (HEADER + stretches));
                 return Err(Error::Limit { what: "report slots", got: self.slots as u64, limit });
             }
-            let larger = gpu.allocate(bytes(self.slots, windows), USAGE)?;
+            let larger = gpu.inner.link.allocate(bytes(self.slots, stretches))?;
             let mut batch = Batch::new(gpu);
-            batch.copy(self.raw(), Raw { buffer: &larger, offset: 0, bytes: bytes(self.slots, self.windows) });
+            batch.copy(self.raw(), Raw { buffer: &larger, offset: 0, bytes: bytes(self.slots, self.stretches) });
             batch.run("reports")?;
             self.buffer = larger;
-            self.windows = windows;
+            self.stretches = stretches;
         }
         Ok(())
     }
 
-    /// Sets what a dispatch needs to report elements from index `first` on into `slot`.
-    pub(super) fn address(&self, params: &mut Params, slot: usize, first: u64) {
-        params.slot = slot as u32;
-        params.slots = self.slots as u32;
-        params.first_lo = first as u32;
-        params.first_hi = (first >> 32) as u32;
-        params.group = (first / 32) as u32;
+    /// What a dispatch needs to report elements from index `first` on into `slot`.
+    pub(super) fn found(&self, slot: usize, first: u64) -> Found {
+        Found { slot: slot as u32, slots: self.slots as u32, first_low: first as u32, first_high: (first >> 32) as u32 }
     }
 
     pub(super) fn read(&self, gpu: &Wgpu) -> Result<Vec<Report>> {
@@ -92,12 +87,12 @@ impl Reports {
         let at = |i: usize| words.get(i).copied().unwrap_or(0);
         let wide = |i: usize| u64::from(at(i)) | u64::from(at(i + 1)) << 32;
         let report = |slot: usize| {
-            let window = |w: u64| at((HEADER + w) as usize * self.slots + slot);
-            let first = (0..self.windows).find(|&w| window(w) != 0);
+            let stretch = |w: u64| at((HEADER + w) as usize * self.slots + slot);
+            let first = (0..self.stretches).find(|&w| stretch(w) != 0);
             Report {
                 non_finite: wide(4 * slot),
                 clipped: wide(4 * slot + 2),
-                first: first.map(|w| (w << 31) + (1 << 31) - u64::from(window(w))),
+                first: first.map(|w| (w << 31) + (1 << 31) - u64::from(stretch(w))),
             }
         };
         Ok((0..self.slots).map(report).collect())

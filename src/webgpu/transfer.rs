@@ -1,60 +1,21 @@
-//! Between host and device, through staging buffers that are kept: a new one costs ten times the copy.
+//! Between host and device, through staging buffers, and within the device.
 
+use super::device::Wgpu;
 use super::error::backend;
-use super::launch::{Batch, Window};
-use super::memory::{Buffer, Raw, ViewMut};
-use super::{Wgpu, shaders};
+use super::launch::{Batch, Piece};
+use super::raw::Raw;
+use super::shaders::{self, CopyParams};
+use super::staging::{self, CHUNK, SIZES, kind};
+use super::view::{Buffer, ViewMut};
 use crate::error::{Error, Result};
-use crate::memory::Memory;
 use bytemuck::Pod;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// Bytes of a staging buffer: of the small kind, and of the large, through which what is longer goes in pieces.
-const SIZES: [u64; 2] = [64 << 10, 16 << 20];
-/// Bytes of a piece.
-const CHUNK: u64 = SIZES[1];
-/// Staging buffers of each kind that are kept.
-const KEPT: [usize; 2] = [64, 4];
-/// Bytes of staging buffers that may be on their way to the device; a write beyond waits for the oldest.
-const FLYING: u64 = 64 << 20;
 /// Bytes from which a copy is a shader's, on a GPU.
 const SHADER: u64 = 1 << 20;
 /// What a callback whose submission is done may take until it is called.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Free staging buffers of both kinds: mapped ones for uploads, unmapped ones for downloads.
-#[derive(Default)]
-pub(super) struct Staging {
-    up: Arc<Mutex<[Vec<wgpu::Buffer>; 2]>>,
-    down: Mutex<[Vec<wgpu::Buffer>; 2]>,
-    flying: Mutex<Flying>,
-}
-
-/// Uploads that may be under way, oldest first.
-#[derive(Default)]
-struct Flying {
-    bytes: u64,
-    uploads: VecDeque<(wgpu::SubmissionIndex, u64)>,
-}
-
-/// The kind of staging buffer that holds so many bytes.
-fn kind(bytes: u64) -> usize {
-    usize::from(bytes > SIZES[0])
-}
-
-fn take(free: &Mutex<[Vec<wgpu::Buffer>; 2]>, kind: usize) -> Option<wgpu::Buffer> {
-    free.lock().unwrap_or_else(PoisonError::into_inner)[kind].pop()
-}
-
-fn give(free: &Mutex<[Vec<wgpu::Buffer>; 2]>, buffer: wgpu::Buffer) {
-    let kind = kind(buffer.size());
-    let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
-    if free[kind].len() < KEPT[kind] {
-        free[kind].push(buffer);
-    }
-}
 
 /// The bytes of data that is as long as what it overwrites.
 fn bytes_for<'d, T: Pod>(data: &'d [T], to: Raw<'_>) -> Result<&'d [u8]> {
@@ -67,40 +28,9 @@ fn bytes_for<'d, T: Pod>(data: &'d [T], to: Raw<'_>) -> Result<&'d [u8]> {
 }
 
 impl Wgpu {
-    fn staging(&self, kind: usize, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
-        let size = SIZES[kind];
-        self.scoped("create_buffer", size, || {
-            Ok(self.inner.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("staging"),
-                size,
-                usage,
-                mapped_at_creation: mapped,
-            }))
-        })
-    }
-
-    /// Shows whether the device still answers, where no callback would say so.
-    pub(super) fn probe_alive(&self, call: &'static str) -> Result<()> {
-        self.scoped(call, 16, || {
-            let buffer = self.inner.device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size: 16,
-                usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
-                mapped_at_creation: true,
-            });
-            let mapped = buffer.get_mapped_range(..).map(drop);
-            mapped.map_err(|e| self.lost(call, &e))
-        })
-    }
-
-    /// The error for a buffer that could not be mapped.
-    pub(super) fn lost(&self, call: &'static str, found: &dyn std::error::Error) -> Error {
-        backend(call, self.inner.faults.lost().unwrap_or_else(|| format!("the device was lost ({found})")))
-    }
-
     /// Overwrites all of a buffer of this backend. What fills it up to whole words is nobody else's.
     pub(crate) fn fill<T: Pod + Send + Sync>(&self, data: &[T], to: &mut Buffer<T>) -> Result<()> {
-        let raw = Self::view_mut(to).raw;
+        let raw = to.all();
         let bytes = bytes_for(data, raw)?;
         self.submits("write")?;
         self.write_words(bytes, Raw { bytes: raw.bytes.next_multiple_of(4), ..raw })
@@ -124,7 +54,7 @@ impl Wgpu {
         if whole(words.offset) && whole(words.bytes) {
             return self.write_words(bytes, words);
         }
-        let through = self.allocate(words.bytes, super::memory::USAGE)?;
+        let through = self.inner.link.allocate(words.bytes)?;
         let part = Raw { buffer: &through, offset: 0, bytes: words.bytes.next_multiple_of(4) };
         self.write_words(bytes, part)?;
         self.copy_bytes(part.part(0, words.bytes), words)
@@ -135,9 +65,14 @@ impl Wgpu {
         for (i, chunk) in bytes.chunks(CHUNK as usize).enumerate() {
             let size = (chunk.len() as u64).next_multiple_of(4);
             let kind = kind(size);
-            let buffer = match take(&self.inner.staging.up, kind) {
+            let buffer = match self.inner.staging.up.take(kind) {
                 Some(buffer) => buffer,
-                None => self.staging(kind, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)?,
+                None => staging::make(
+                    &self.inner.link,
+                    kind,
+                    wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                    true,
+                )?,
             };
             {
                 let mut mapped = buffer.get_mapped_range_mut(..size).map_err(|e| backend("write", e.to_string()))?;
@@ -150,37 +85,19 @@ impl Wgpu {
             batch.copy(Raw { buffer: &buffer, offset: 0, bytes: size }, to.part(i as u64 * CHUNK, size));
             let index = batch.run("write")?;
             let (free, again) = (Arc::clone(&self.inner.staging.up), buffer.clone());
-            self.scoped("write", 0, || {
+            self.inner.link.scoped("write", 0, || {
                 buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
                     if mapped.is_ok() {
-                        give(&free, again);
+                        free.give(again);
                     }
                 });
                 Ok(())
             })?;
-            if let Some(index) = index {
-                self.fly(index, SIZES[kind])?;
+            if let Some(oldest) = index.and_then(|index| self.inner.staging.fly(index, SIZES[kind])) {
+                self.inner.link.wait_for(oldest)?;
             }
         }
         Ok(())
-    }
-
-    /// Notes an upload, and waits for the oldest where too much is under way. A wait for what is done returns at once.
-    fn fly(&self, index: wgpu::SubmissionIndex, bytes: u64) -> Result<()> {
-        let oldest = {
-            let mut flying = self.inner.staging.flying.lock().unwrap_or_else(PoisonError::into_inner);
-            flying.uploads.push_back((index, bytes));
-            flying.bytes += bytes;
-            let mut oldest = None;
-            while flying.bytes > FLYING
-                && let Some((index, bytes)) = flying.uploads.pop_front()
-            {
-                flying.bytes -= bytes;
-                oldest = Some(index);
-            }
-            oldest
-        };
-        oldest.map_or(Ok(()), |index| self.wait_for(index))
     }
 
     /// Copies to the host; waits.
@@ -188,7 +105,7 @@ impl Wgpu {
         self.submits("download")?;
         let mut out: Vec<T> = Vec::new();
         if size_of::<T>() == 0 || from.bytes == 0 {
-            return self.alive("download").map(|()| out);
+            return self.inner.link.alive("download").map(|()| out);
         }
         let len = (from.bytes / size_of::<T>() as u64) as usize;
         if out.try_reserve_exact(len).is_err() {
@@ -206,33 +123,38 @@ impl Wgpu {
             let to = &mut bytes[(begin - skip) as usize..(end - skip) as usize];
             self.read_piece(piece, (begin - at) as usize, to)?;
         }
-        self.alive("download")?;
+        self.inner.link.alive("download")?;
         Ok(out)
     }
 
     /// Copies words to the host and hands over those of their bytes that begin at `skip`.
     fn read_piece(&self, from: Raw<'_>, skip: usize, to: &mut [u8]) -> Result<()> {
         let kind = kind(from.bytes);
-        let buffer = match take(&self.inner.staging.down, kind) {
+        let buffer = match self.inner.staging.down.take(kind) {
             Some(buffer) => buffer,
-            None => self.staging(kind, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?,
+            None => staging::make(
+                &self.inner.link,
+                kind,
+                wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                false,
+            )?,
         };
         let mut batch = Batch::new(self);
         batch.copy(from, Raw { buffer: &buffer, offset: 0, bytes: from.bytes });
         let index = batch.run("download")?;
         let (tell, told) = mpsc::channel();
-        self.scoped("download", 0, || {
+        self.inner.link.scoped("download", 0, || {
             buffer.map_async(wgpu::MapMode::Read, ..from.bytes, move |mapped| drop(tell.send(mapped)));
             Ok(())
         })?;
         if let Some(index) = index {
-            self.wait_for(index)?;
+            self.inner.link.wait_for(index)?;
         }
         // Where threads share the device, another one's poll may have taken the callback and not yet called it.
         match told.recv_timeout(PATIENCE) {
             Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(self.lost("download", &e)),
-            Err(e @ mpsc::RecvTimeoutError::Disconnected) => return Err(self.lost("download", &e)),
+            Ok(Err(e)) => return Err(self.inner.link.lost("download", &e)),
+            Err(e @ mpsc::RecvTimeoutError::Disconnected) => return Err(self.inner.link.lost("download", &e)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let message =
                     "the copy is done, but another thread that took its callback has not called it for a minute";
@@ -244,7 +166,7 @@ impl Wgpu {
             to.copy_from_slice(&view[skip..skip + to.len()]);
         }
         buffer.unmap();
-        give(&self.inner.staging.down, buffer);
+        self.inner.staging.down.give(buffer);
         Ok(())
     }
 
@@ -259,7 +181,7 @@ impl Wgpu {
     /// Writes zeros to bytes at any offset.
     pub(super) fn clear_bytes(&self, raw: Raw<'_>) -> Result<()> {
         if raw.bytes == 0 {
-            return self.alive("clear");
+            return self.inner.link.alive("clear");
         }
         let mut batch = Batch::new(self);
         let (start, end) = (raw.offset.next_multiple_of(4), (raw.offset + raw.bytes) / 4 * 4);
@@ -268,7 +190,7 @@ impl Wgpu {
         }
         if start != raw.offset || end != raw.offset + raw.bytes {
             // The edges share a word with somebody else's bytes.
-            let zeros = self.allocate(8, super::memory::USAGE)?;
+            let zeros = self.inner.link.allocate(8)?;
             let head = (start - raw.offset).min(raw.bytes);
             let tail = if start <= end { raw.offset + raw.bytes - end } else { 0 };
             for part in [raw.part(0, head), raw.part(raw.bytes - tail, tail)] {
@@ -284,7 +206,7 @@ impl Wgpu {
     pub(super) fn copy_bytes(&self, from: Raw<'_>, to: Raw<'_>) -> Result<()> {
         let mut to = to;
         if to.bytes == 0 {
-            return self.alive("copy");
+            return self.inner.link.alive("copy");
         }
         let whole = |v: u64| v.is_multiple_of(4);
         let mut batch = Batch::new(self);
@@ -294,13 +216,13 @@ impl Wgpu {
             // wgpu binds or copies no buffer to itself.
             let start = from.offset / 4 * 4;
             let bytes = (from.offset + from.bytes).next_multiple_of(4) - start;
-            through = self.allocate(bytes, super::memory::USAGE)?;
+            through = self.inner.link.allocate(bytes)?;
             let all = Raw { buffer: &through, offset: 0, bytes };
             batch.copy(Raw { buffer: from.buffer, offset: start, bytes }, all);
             from = all.part(from.offset - start, from.bytes);
         }
         let piece = |v: u64| v.is_multiple_of(16);
-        if self.inner.info.device_type != wgpu::DeviceType::Cpu
+        if self.inner.link.info.device_type != wgpu::DeviceType::Cpu
             && to.bytes >= SHADER
             && piece(from.offset)
             && piece(to.offset)
@@ -321,14 +243,9 @@ impl Wgpu {
 impl Batch<'_> {
     /// Copies bytes between different buffers at any offsets, by a shader.
     fn move_bytes(&mut self, from: Raw<'_>, to: Raw<'_>) -> Result<()> {
-        for window in self.gpu.windows(to.bytes as usize, 1) {
-            let (from, to) = (from.part(window.start, window.len), to.part(window.start, window.len));
-            let params = shaders::Params {
-                n: window.len as u32,
-                x: from.skip(1),
-                out: to.skip(1),
-                ..shaders::Params::default()
-            };
+        for Piece { start, len } in self.gpu.pieces(to.bytes as usize, 1) {
+            let (from, to) = (from.part(start, len), to.part(start, len));
+            let params = CopyParams { n: len as u32, source: from.skip(1), destination: to.skip(1) };
             let words = (to.inset() + to.bytes).div_ceil(4);
             self.dispatch(&shaders::COPY, Vec::new(), &[from, to], params, words)?;
         }
@@ -337,10 +254,9 @@ impl Batch<'_> {
 
     /// Copies whole pieces of 16 bytes between different buffers, by a shader.
     fn move_pieces(&mut self, from: Raw<'_>, to: Raw<'_>) -> Result<()> {
-        for Window { start, len } in self.gpu.windows(to.bytes as usize, 1) {
+        for Piece { start, len } in self.gpu.pieces(to.bytes as usize, 1) {
             let (from, to) = (from.part(start, len), to.part(start, len));
-            let params =
-                shaders::Params { n: len as u32, x: from.skip(1), out: to.skip(1), ..shaders::Params::default() };
+            let params = CopyParams { n: len as u32, source: from.skip(1), destination: to.skip(1) };
             self.dispatch(&shaders::COPY, vec!["VECTOR"], &[from, to], params, len / 16)?;
         }
         Ok(())

@@ -1,141 +1,140 @@
 //! Update: weights follow their gradients in place, in operations that are IEEE 754's on every adapter.
 
-use super::Wgpu;
-use super::accumulate::{bits, words_of};
-use super::launch::Batch;
-use super::memory::Raw;
-use super::quantize::{draw, element, scales_of};
+use super::device::Wgpu;
+use super::launch::{Batch, Piece};
+use super::layout::{bits, element, shift};
+use super::pipeline::Flags;
+use super::raw::Raw;
 use super::reports::Reports;
-use super::shaders::{self, Params};
+use super::shaders::{self, AdamWParams, AdamWTerms, SgdParams, SgdTerms};
 use crate::error::Result;
 use crate::numerics::constants::domain;
-use crate::numerics::update::{AdamWTerms, SgdTerms};
-use crate::op::Element;
-use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
+use crate::op::update::{AdamW, Gradient, Sgd, Source};
+use crate::op::{Checked, Launch};
+use crate::types::Element;
 
-/// One tensor: its gradient, what is written, and the rule.
-struct Step<'a, 'g> {
-    gradient: Gradient<'g, Wgpu>,
+impl Launch<Sgd> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Sgd, T>) -> Result<()> {
+        let (op, items, (guards, reports)) = work.into_parts();
+        reports.reach(self, items.iter().map(|i| i.first + i.weights.len as u64))?;
+        let terms = SgdTerms {
+            learning_rate: op.terms.learning_rate.to_bits(),
+            momentum: op.terms.momentum.to_bits(),
+            weight_decay: op.terms.weight_decay.to_bits(),
+            nesterov: u32::from(op.nesterov),
+        };
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.weights.len, 4) {
+                let Common { levels, scales, weights, guard, flags, threads } =
+                    common::<T>(self, &op.source, piece, item.gradient.shorten(), item.weights.raw, guards);
+                // Without momentum any buffer does: it is not touched.
+                let moment = item.momentum.as_ref().filter(|m| m.len > 0);
+                let momentum = moment.map_or(weights, |m| piece.elements(m.raw, 4));
+                let first = item.first + piece.start;
+                let params = SgdParams {
+                    found: reports.found(item.report, first),
+                    draws: self.draws(&op.source.draw, item.tensor, domain::WEIGHT, first),
+                    terms,
+                    zero: 0,
+                    n: piece.len as u32,
+                    levels: levels.skip(4),
+                    scales: scales.skip(2),
+                    weights: weights.skip(size_of::<T>() as u64),
+                    momentum: momentum.skip(4),
+                    factor: op.source.factor.to_bits(),
+                    shift: shift(op.source.block),
+                    guards: guards.map_or(0, |g| g.slots() as u32),
+                };
+                let bindings = [levels, scales, weights, momentum, guard, reports.raw()];
+                batch.dispatch(&shaders::UPDATE, flags, &bindings, params, threads)?;
+            }
+        }
+        batch.run("update_sgd").map(drop)
+    }
+}
+
+impl Launch<AdamW> for Wgpu {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW, T>) -> Result<()> {
+        let (op, items, (guards, reports)) = work.into_parts();
+        reports.reach(self, items.iter().map(|i| i.first + i.weights.len as u64))?;
+        let terms = AdamWTerms {
+            learning_rate: op.terms.learning_rate.to_bits(),
+            beta1: op.terms.beta1.to_bits(),
+            rest1: op.terms.rest1.to_bits(),
+            beta2: op.terms.beta2.to_bits(),
+            rest2: op.terms.rest2.to_bits(),
+            correct1: op.terms.correct1.to_bits(),
+            correct2: op.terms.correct2.to_bits(),
+            eps: op.terms.eps.to_bits(),
+            keep: op.terms.keep.to_bits(),
+            ..AdamWTerms::default()
+        };
+        let mut batch = Batch::new(self);
+        for item in items.iter() {
+            for piece in self.pieces(item.weights.len, 4) {
+                let Common { levels, scales, weights, guard, flags, threads } =
+                    common::<T>(self, &op.source, piece, item.gradient.shorten(), item.weights.raw, guards);
+                let first_moment = piece.elements(item.first_moment.raw, 4);
+                let second_moment = piece.elements(item.second_moment.raw, 4);
+                let first = item.first + piece.start;
+                let params = AdamWParams {
+                    found: reports.found(item.report, first),
+                    draws: self.draws(&op.source.draw, item.tensor, domain::WEIGHT, first),
+                    terms,
+                    zero: 0,
+                    n: piece.len as u32,
+                    levels: levels.skip(4),
+                    scales: scales.skip(2),
+                    weights: weights.skip(size_of::<T>() as u64),
+                    first_moment: first_moment.skip(4),
+                    second_moment: second_moment.skip(4),
+                    factor: op.source.factor.to_bits(),
+                    shift: shift(op.source.block),
+                    guards: guards.map_or(0, |g| g.slots() as u32),
+                };
+                let bindings = [levels, scales, weights, first_moment, second_moment, guard, reports.raw()];
+                batch.dispatch(&shaders::UPDATE_ADAMW, flags, &bindings, params, threads)?;
+            }
+        }
+        batch.run("update_adamw").map(drop)
+    }
+}
+
+/// What both updates bind and choose for a piece.
+struct Common<'a> {
+    levels: Raw<'a>,
+    scales: Raw<'a>,
     weights: Raw<'a>,
-    /// The first and second moment; the weights again where there is none, which no variant then touches.
-    moments: [Raw<'a>; 2],
-    first: u64,
-    tensor: u32,
-    params: Params,
-    sgd: bool,
+    guard: Raw<'a>,
+    flags: Flags,
+    threads: u64,
 }
 
-pub(super) fn sgd<T: Element>(
-    gpu: &Wgpu,
-    op: &Sgd,
-    items: &mut [SgdItem<'_, Wgpu, T>],
-    guards: Option<&Reports>,
-) -> Result<()> {
-    op.validate()?;
-    items.iter().try_for_each(|item| item.validate(op))?;
-    let SgdTerms { learning_rate, momentum, weight_decay } = op.terms;
-    let params = Params {
-        term0: learning_rate.to_bits(),
-        term1: momentum.to_bits(),
-        term2: weight_decay.to_bits(),
-        mode: u32::from(op.nesterov),
-        ..Params::default()
-    };
-    let steps = items.iter().map(|item| {
-        let weights = item.weights.raw;
-        let moment = item.momentum.as_ref().map_or(weights, |b| b.raw);
-        let (first, tensor, gradient) = (item.first, item.tensor, item.gradient.shorten());
-        Step { gradient, weights, moments: [moment, moment], first, tensor, params, sgd: true }
-    });
-    run::<T>(gpu, &op.source, steps, guards, "update_sgd")
-}
-
-pub(super) fn adamw<T: Element>(
-    gpu: &Wgpu,
-    op: &AdamW,
-    items: &mut [AdamWItem<'_, Wgpu, T>],
-    guards: Option<&Reports>,
-) -> Result<()> {
-    op.validate()?;
-    items.iter().try_for_each(|item| item.validate(op))?;
-    let AdamWTerms { learning_rate, beta1, rest1, beta2, rest2, correct1, correct2, eps, keep } = op.terms;
-    let params = Params {
-        term0: learning_rate.to_bits(),
-        term1: beta1.to_bits(),
-        term2: rest1.to_bits(),
-        term3: beta2.to_bits(),
-        term4: rest2.to_bits(),
-        term5: correct1.to_bits(),
-        term6: correct2.to_bits(),
-        term7: eps.to_bits(),
-        term8: keep.to_bits(),
-        ..Params::default()
-    };
-    let steps = items.iter().map(|item| Step {
-        gradient: item.gradient.shorten(),
-        weights: item.weights.raw,
-        moments: [item.first_moment.raw, item.second_moment.raw],
-        first: item.first,
-        tensor: item.tensor,
-        params,
-        sgd: false,
-    });
-    run::<T>(gpu, &op.source, steps, guards, "update_adamw")
-}
-
-fn run<'a, 'g, T: Element>(
+fn common<'a, T: Element>(
     gpu: &Wgpu,
     source: &Source,
-    steps: impl Iterator<Item = Step<'a, 'g>>,
-    guards: Option<&Reports>,
-    call: &'static str,
-) -> Result<()> {
-    let size = size_of::<T>() as u64;
-    let mut batch = Batch::new(gpu);
-    for step in steps {
-        for window in gpu.windows((step.weights.bytes / size) as usize, 4) {
-            let weights = step.weights.part(window.start * size, window.len * size);
-            let moments = step.moments.map(|m| {
-                if m.bytes == 4 * step.weights.bytes / size {
-                    m.part(4 * window.start, 4 * window.len)
-                } else {
-                    weights
-                }
-            });
-            let mut params = Params {
-                n: window.len as u32,
-                out: weights.skip(size),
-                seen: moments[0].skip(4),
-                other: moments[1].skip(4),
-                weight: source.factor.to_bits(),
-                shift: source.block.get().ilog2() - 5,
-                group: ((step.first + window.start) / 32) as u32,
-                slots: guards.map_or(0, |g| g.slots() as u32),
-                ..step.params
-            };
-            draw(&mut params, &source.draw, step.tensor, domain::WEIGHT);
-            let (levels, scales, kind) = match &step.gradient {
-                Gradient::Packed { levels, scales } => {
-                    let scales = scales_of(scales.raw, source.block, window.start, window.len);
-                    params.scales = scales.skip(2);
-                    (words_of(levels.raw, source.bits, window), scales, bits(source.bits))
-                }
-                Gradient::Dense(x) => {
-                    let x = x.raw.part(4 * window.start, 4 * window.len);
-                    (x, x, "DENSE")
-                }
-            };
-            params.words = levels.skip(4);
-            let mut flags = vec![element::<T>(), kind];
-            flags.extend(step.sgd.then_some("SGD"));
-            flags.extend(gpu.inner.abilities.int64.then_some("INT64"));
-            gpu.soft(&mut flags);
-            let threads = (weights.offset % 4 + weights.bytes).div_ceil(4);
-            // Without guards any buffer does: it is not read.
-            let guard = guards.map_or(scales, Reports::raw);
-            let bindings = [levels, scales, weights, moments[0], moments[1], guard];
-            batch.dispatch(&shaders::UPDATE, flags, &bindings, params, threads)?;
+    piece: Piece,
+    gradient: Gradient<'a, Wgpu>,
+    weights: Raw<'a>,
+    guards: Option<&'a Reports>,
+) -> Common<'a> {
+    let weights = piece.elements(weights, size_of::<T>() as u64);
+    let (levels, scales, kind) = match gradient {
+        Gradient::Packed { levels, scales } => {
+            let scales = piece.blocks(scales.raw, source.block);
+            (piece.words(levels.raw, source.bits), scales, bits(source.bits))
         }
-    }
-    batch.run(call).map(drop)
+        Gradient::Dense(x) => {
+            let x = piece.elements(x.raw, 4);
+            (x, x, "DENSE")
+        }
+    };
+    let mut flags = vec![element::<T>(), kind];
+    gpu.wide(&mut flags);
+    gpu.soft(&mut flags);
+    let threads = (weights.offset % 4 + weights.bytes).div_ceil(4);
+    // Without guards any buffer does: it is not read.
+    let guard = guards.map_or(scales, Reports::raw);
+    Common { levels, scales, weights, guard, flags, threads }
 }

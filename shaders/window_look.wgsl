@@ -11,6 +11,16 @@
 #include block
 #include report
 #include seen
+struct LookParams {
+    found: Found,
+    zero: u32,      // always 0, which no compiler can know
+    n: u32,         // elements in the piece
+    x: u32,         // where it begins in its binding, in elements
+    seen: u32,      // where it begins in its binding, in half-words
+    shift: u32,     // log2 of the groups of 32 in a block
+    weight: u32,    // f32 bits
+}
+@group(0) @binding(0) var<uniform> params: LookParams;
 @group(0) @binding(2) var<storage, read_write> seen: array<atomic<u32>>;
 @group(0) @binding(3) var<storage, read_write> reports: array<atomic<u32>>;
 

@@ -5,8 +5,13 @@
 // Buffers: added, n words; counts, n words, read and written.
 // Determinism: cross-backend.
 #include dispatch
-#include params
 #include counts
+struct MergeParams {
+    n: u32,         // words in the piece
+    added: u32,     // where it begins in its binding, in words
+    counts: u32,    // where it begins in its binding, in words
+}
+@group(0) @binding(0) var<uniform> params: MergeParams;
 @group(0) @binding(1) var<storage, read> added: array<u32>;
 @group(0) @binding(2) var<storage, read_write> counts: array<u32>;
 
@@ -20,5 +25,5 @@ fn main(
     if (i >= params.n) {
         return;
     }
-    counts[params.words + i] = add_counts(counts[params.words + i], added[params.x + i]);
+    counts[params.counts + i] = add_counts(counts[params.counts + i], added[params.added + i]);
 }
