@@ -20,6 +20,14 @@ pub enum Error {
         /// What went wrong there.
         source: Box<Error>,
     },
+    /// An error in a file that was read.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
     /// A buffer or slice has the wrong length.
     #[error("{what}: expected {expected} elements, got {got}")]
     Length {
@@ -448,11 +456,20 @@ impl Error {
         Error::InTensor { tensor: tensor.into(), source: Box::new(self) }
     }
 
-    /// The error without the tensor around it.
+    /// Wraps the error with the file it was found in; one that names its path already stays as it is.
+    #[must_use]
+    pub fn in_file(self, path: impl Into<std::path::PathBuf>) -> Error {
+        match self {
+            Error::Io { .. } | Error::InFile { .. } => self,
+            other => Error::InFile { path: path.into(), source: Box::new(other) },
+        }
+    }
+
+    /// The error without the tensor or file around it.
     #[must_use]
     pub fn root(&self) -> &Error {
         match self {
-            Error::InTensor { source, .. } => source.root(),
+            Error::InTensor { source, .. } | Error::InFile { source, .. } => source.root(),
             other => other,
         }
     }

@@ -1,9 +1,9 @@
 //! Ternary gradients: quantize, pack at 2 bits an element and accumulate where they lie.
 
-//pub mod accumulator;
+pub mod accumulator;
 #[cfg(feature = "candle")]
 pub mod candle;
-//pub mod checkpoint;
+pub mod checkpoint;
 pub mod cpu;
 #[cfg(feature = "cuda-kernels")]
 pub mod cuda;

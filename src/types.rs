@@ -254,11 +254,7 @@ impl Report {
         match (self.non_finite, self.first) {
             (0, None) => Ok(()),
             (1.., Some(first)) if first < n as u64 => Ok(()),
-            (_, first) => Err(Error::Parameter {
-                name: "first non-finite element",
-                got: first.map_or(-1.0, |f| f as f64),
-                requirement: "an element of the tensor if and only if any were counted",
-            }),
+            (non_finite, first) => Err(Error::ImpossibleReport { non_finite, first, elements: n as u64 }),
         }
     }
 
@@ -364,11 +360,10 @@ mod tests {
         assert!(valid(1, Some(0), 5) && valid(7, Some(4), 5));
         assert!(!valid(1, Some(5), 5) && !valid(1, Some(6), 5) && !valid(1, Some(0), 0));
         assert!(!valid(1, None, 5) && !valid(0, Some(0), 5));
-        let got = |non_finite, first| match (Report { non_finite, first, clipped: 0 }).validate(5) {
-            Err(Error::Parameter { got, .. }) => got as i64,
-            _ => 0,
-        };
-        assert_eq!([got(0, Some(3)), got(2, Some(7)), got(1, None)], [3, 7, -1]);
+        for (non_finite, first) in [(0, Some(3)), (2, Some(7)), (1, None)] {
+            let e = Report { non_finite, first, clipped: 0 }.validate(5).unwrap_err();
+            assert!(matches!(e, Error::ImpossibleReport { elements: 5, .. }), "{e}");
+        }
     }
 
     #[test]

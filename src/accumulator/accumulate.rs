@@ -1,30 +1,43 @@
 //! One micro-batch into the window: everything is checked, then everything is added.
 
 use super::gradients::Typed;
-use super::{Accumulator, Floats, Format, Id, NonFinite, Scales};
-use crate::op::Backend;
+use super::{Accumulator, Floats, Format, Id, NonFinite, Scales, Sum};
 use crate::error::{Error, Result};
 use crate::numerics::constants::RANGE_LIMIT;
-use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, WindowScales};
+use crate::numerics::float::magnitude;
+use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32, F32Item};
 use crate::op::check::{self, Check};
-use crate::op::length;
+use crate::op::{Backend, Report, finite, length};
 use half::{bf16, f16};
 
 /// The smallest scale: 2^-97, what a block at the limit of zero comes to with 8-bit levels.
 const SCALE_MIN: u32 = 30 << 23;
+/// The smallest and the largest size of a fine level: 2^-111 and 2^105.
+const FINE_MIN: u32 = 16 << 23;
+const FINE_MAX: u32 = RANGE_LIMIT - (21 << 23);
 
-/// Checks that a bf16 can be a scale.
-pub(super) fn scale_in_range(scale: u16) -> Result<()> {
-    let bits = u32::from(scale) << 16;
-    if bits == 0 || (SCALE_MIN..=RANGE_LIMIT).contains(&bits) {
+/// Checks that a bf16 can be the scale of a block of counts of a width.
+pub(super) fn scale_in_range(scale: u16, bits: u32) -> Result<()> {
+    let s = u32::from(scale) << 16;
+    let (range, fits, requirement) = if bits == 32 {
+        (FINE_MIN..=FINE_MAX, scale & 0x7f == 0, "0 or, for 32 bits, a power of two from 2^-111 to 2^105")
+    } else {
+        (SCALE_MIN..=RANGE_LIMIT, true, "0 or from 2^-97 to 2^126")
+    };
+    if s == 0 || fits && range.contains(&s) {
         return Ok(());
     }
-    let (got, requirement) = (f64::from(f32::from_bits(bits)), "0 or from 2^-97 to 2^126");
-    Err(Error::Parameter { name: "scale", got, requirement })
+    Err(Error::Parameter { name: "scale", got: f64::from(f32::from_bits(s)), requirement })
+}
+
+/// What a micro-batch of this weight adds to the sum of weights: as for gradients, a subnormal weight is 0.
+fn counted(weight: f32) -> f64 {
+    if magnitude(weight.to_bits()) == 0 { 0.0 } else { f64::from(weight) }
 }
 
 impl<B: Backend> Accumulator<B> {
-    /// Adds `weight` times the gradients of one micro-batch: every tensor once, by name or by index, in any order.
+    /// Adds `weight` times the gradients of one micro-batch: every tensor once, by name or by index, in any order. A
+    /// weight of 0 adds nothing and finds nothing, whatever the gradients are.
     ///
     /// On a device this queues work and returns, except under [`NonFinite::Reject`].
     ///
@@ -32,9 +45,9 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// [`Error::UnknownTensor`], [`Error::MissingTensor`], [`Error::DuplicateTensor`]; [`Error::Length`] or
     /// [`Error::WrongDevice`] within the tensor; [`Error::Parameter`] for a weight that is not finite;
-    /// [`Error::Limit`] when the counts or the micro-batch index are at their limit; [`Error::NonFinite`] under
-    /// [`NonFinite::Reject`]. The state is then as it was. What the device reports while it writes: the window is then
-    /// refused until reset.
+    /// [`Error::Limit`] when the counts or the micro-batch index are at their limit; [`Error::NoScales`] under
+    /// [`Scales::Given`] before they were; [`Error::NonFinite`] under [`NonFinite::Reject`]. The state is then as it was.
+    /// What the device reports while it writes: the window is then refused until reset.
     pub fn accumulate<'i, I: Into<Id<'i>> + Copy>(
         &mut self,
         gradients: &[(I, Floats<'_, B>)],
@@ -61,66 +74,84 @@ impl<B: Backend> Accumulator<B> {
 
     /// Adds what was [`accepted`](Self::accepted).
     pub(crate) fn add_accepted(&mut self, gradients: &[Floats<'_, B>], weight: f32) -> Result<()> {
-        self.write(|this| this.add(gradients, weight))?;
-        self.window.held = self.window.held.saturating_add(1);
-        self.window.micro_batch += 1;
-        self.window.weights += f64::from(weight);
+        self.write(|this| this.add(0, gradients, weight))?;
+        self.advance(weight);
         Ok(())
     }
 
-    /// Fixes the block scales of a tensor, under [`Scales::Given`]: one a block, each 0 or from 2^-97 to 2^126. They
-    /// stay until set again, through resets.
+    /// Moves the window on by a micro-batch whose tensors were all added.
+    pub(crate) fn advance(&mut self, weight: f32) {
+        self.window.held = self.window.held.saturating_add(1);
+        self.window.micro_batch = self.window.micro_batch.saturating_add(1);
+        self.window.weights += counted(weight);
+    }
+
+    /// Fixes the block scales of a tensor, under [`Scales::Given`]: one a block, each 0 or from 2^-97 to 2^126 (counts of
+    /// 32 bits: a power of two from 2^-111 to 2^105, the size of a fine level). They stay until set again, through resets.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTensor`]; [`Error::Length`]; [`Error::Parameter`] for a scale out of range; [`Error::Limit`]
-    /// where micro-batches were already counted in this window, or where the format takes no scales.
-    pub fn set_scales<'i>(&mut self, id: impl Into<Id<'i>>, scales: &[bf16]) -> Result<()> {
+    /// [`Error::UnknownTensor`]; [`Error::Length`]; [`Error::Parameter`] for a scale out of range;
+    /// [`Error::WindowStarted`] where micro-batches were already counted in this window; [`Error::Format`] where the
+    /// format takes no scales.
+    pub fn set_scales<'i>(&mut self, id: impl Into<Id<'i>>, new: &[bf16]) -> Result<()> {
         self.usable()?;
         let i = self.index(id)?;
         let upload = |tensor: &super::Tensor<B>| {
-            let Format::Exact { scales: Scales::Given, .. } = self.config.format else {
-                return Err(Error::Limit { what: "scales given in this format", got: scales.len() as u64, limit: 0 });
+            let bits = match tensor.format {
+                Format::Exact { bits, scales: Scales::Given } => bits,
+                other => return Err(takes_no_scales(other)),
             };
             if self.window.held > 0 {
-                let got = u64::from(self.window.held);
-                return Err(Error::Limit { what: "micro-batches counted before new scales", got, limit: 0 });
+                return Err(Error::WindowStarted { what: "new scales", held: self.window.held });
             }
-            length("scales", self.config.block.blocks(tensor.len), scales.len())?;
-            let bits: Vec<u16> = scales.iter().map(|s| s.to_bits()).collect();
-            bits.iter().try_for_each(|s| scale_in_range(*s))?;
-            self.backend.upload(&bits)
+            length("scales", self.config.block.blocks(tensor.len), new.len())?;
+            let new: Vec<u16> = new.iter().map(|s| s.to_bits()).collect();
+            new.iter().try_for_each(|s| scale_in_range(*s, bits))?;
+            self.backend.upload(&new)
         };
         let buffer = upload(&self.tensors[i]).map_err(|e| e.in_tensor(&*self.specs[i].name))?;
-        self.tensors[i].scales = buffer;
-        self.tensors[i].scaled = true;
+        if let Sum::Exact { scales, scaled, .. } = &mut self.tensors[i].sum {
+            *scales = buffer;
+            *scaled = true;
+        }
         Ok(())
     }
 
     /// Everything that can be known to be wrong before anything is queued.
     pub(crate) fn validate(&self, weight: f32) -> Result<()> {
-        match self.config.format {
-            Format::Adaptive { bits } => self.adaptive(bits, weight).validate(),
-            Format::Exact { bits, scales } => {
-                self.exact(bits, weight).validate()?;
-                let unset = self.tensors.iter().position(|t| !t.scaled);
-                match (scales, unset) {
-                    (Scales::Given, Some(i)) => {
-                        let expected = self.config.block.blocks(self.tensors[i].len);
-                        length("scales given", expected, 0).map_err(|e| e.in_tensor(&*self.specs[i].name))
-                    }
-                    _ => Ok(()),
-                }
+        finite("weight", weight)?;
+        for format in &self.formats {
+            match *format {
+                Format::Adaptive { bits } => self.adaptive(bits, weight).validate()?,
+                Format::Exact { bits, scales } => self.exact(bits, scales, weight).validate()?,
+                Format::F32 => self.draw().validate()?,
             }
+        }
+        let weights = self.window.weights + counted(weight);
+        if !weights.is_finite() {
+            return Err(Error::Parameter { name: "sum of weights", got: weights, requirement: "finite" });
+        }
+        let unset = |t: &super::Tensor<B>| {
+            let given = matches!(t.format, Format::Exact { scales: Scales::Given, .. });
+            given && matches!(t.sum, Sum::Exact { scaled: false, .. })
+        };
+        match self.tensors.iter().position(unset) {
+            Some(i) => {
+                let advice = "call `set_scales` for every tensor before the first micro-batch";
+                Err(Error::NoScales { held: self.window.held, advice }.in_tensor(&*self.specs[i].name))
+            }
+            None => Ok(()),
         }
     }
 
-    pub(super) fn adaptive(&self, bits: u32, weight: f32) -> Adaptive {
+    fn adaptive(&self, bits: u32, weight: f32) -> Adaptive {
         Adaptive { bits, block: self.config.block, draw: self.draw(), weight }
     }
 
-    fn exact(&self, bits: u32, weight: f32) -> Exact {
-        Exact { bits, block: self.config.block, draw: self.draw(), weight, held: self.window.held }
+    fn exact(&self, bits: u32, scales: Scales, weight: f32) -> Exact {
+        let (block, draw, held) = (self.config.block, self.draw(), self.window.held);
+        Exact { bits, block, draw, weight, held, headroom: scales.headroom() }
     }
 
     fn reject(&mut self, gradients: &[Floats<'_, B>], weight: f32) -> Result<()> {
@@ -133,96 +164,117 @@ impl<B: Backend> Accumulator<B> {
         self.all_finite(&found)
     }
 
-    pub(super) fn all_finite(&self, found: &[crate::op::Report]) -> Result<()> {
+    pub(super) fn all_finite(&self, found: &[Report]) -> Result<()> {
         found.iter().zip(&self.specs).try_for_each(|(r, spec)| r.finite().map_err(|e| e.in_tensor(&*spec.name)))
-    }
-
-    fn add(&mut self, gradients: &[Floats<'_, B>], weight: f32) -> Result<()> {
-        match self.config.format {
-            Format::Adaptive { bits } => {
-                let op = self.adaptive(bits, weight);
-                self.adaptive_type::<f32>(&op, gradients)?;
-                self.adaptive_type::<f16>(&op, gradients)?;
-                self.adaptive_type::<bf16>(&op, gradients)
-            }
-            Format::Exact { bits, scales } => {
-                if let Some(headroom) = scales.headroom()
-                    && self.tensors.iter().any(|t| !t.scaled)
-                {
-                    self.first_look(gradients, weight, headroom)?;
-                }
-                let op = self.exact(bits, weight);
-                self.exact_type::<f32>(&op, gradients)?;
-                self.exact_type::<f16>(&op, gradients)?;
-                self.exact_type::<bf16>(&op, gradients)
-            }
-        }
-    }
-
-    /// The scales of a window from its first micro-batch. What it reports is reported again when it is counted.
-    fn first_look(&mut self, gradients: &[Floats<'_, B>], weight: f32, headroom: f32) -> Result<()> {
-        let op = Look { block: self.config.block, weight };
-        self.look_type::<f32>(&op, gradients)?;
-        self.look_type::<f16>(&op, gradients)?;
-        self.look_type::<bf16>(&op, gradients)?;
-        let op = WindowScales { headroom };
-        for tensor in &mut self.tensors {
-            if let Some(seen) = &tensor.seen {
-                self.backend.window_scales(&op, B::view(seen), B::view_mut(&mut tensor.scales))?;
-            }
-            tensor.scaled = true;
-        }
-        Ok(())
     }
 
     fn check_type<T: Typed>(&mut self, op: &Check, gradients: &[Floats<'_, B>]) -> Result<()> {
         let item = |(report, g)| Some(check::Item { x: B::shorten(T::of(g)?), first: 0, report });
-        let items: Vec<check::Item<'_, B, T>> = gradients.iter().enumerate().filter_map(item).collect();
-        if items.is_empty() { Ok(()) } else { self.backend.check(op, &items, &mut self.scan) }
+        let mut items: Vec<check::Item<'_, B, T>> = gradients.iter().enumerate().filter_map(item).collect();
+        if items.is_empty() { Ok(()) } else { self.backend.check(op, &mut items, &mut self.scan) }
     }
 
-    fn look_type<T: Typed>(&mut self, op: &Look, gradients: &[Floats<'_, B>]) -> Result<()> {
+    /// Adds gradients to the tensors from `start` on.
+    pub(super) fn add(&mut self, start: usize, gradients: &[Floats<'_, B>], weight: f32) -> Result<()> {
+        for format in self.formats.clone() {
+            self.add_type::<f32>(format, start, gradients, weight)?;
+            self.add_type::<f16>(format, start, gradients, weight)?;
+            self.add_type::<bf16>(format, start, gradients, weight)?;
+        }
+        Ok(())
+    }
+
+    fn add_type<T: Typed>(
+        &mut self,
+        format: Format,
+        start: usize,
+        gradients: &[Floats<'_, B>],
+        weight: f32,
+    ) -> Result<()> {
+        let done = match format {
+            Format::Adaptive { bits } => self.add_adaptive::<T>(format, &self.adaptive(bits, weight), start, gradients),
+            Format::Exact { bits, scales } => {
+                self.add_exact::<T>(format, &self.exact(bits, scales, weight), start, gradients)
+            }
+            Format::F32 => self.add_f32::<T>(&F32 { weight }, start, gradients),
+        };
+        if done? {
+            self.written = true;
+        }
+        Ok(())
+    }
+
+    fn add_adaptive<T: Typed>(
+        &mut self,
+        format: Format,
+        op: &Adaptive,
+        start: usize,
+        gradients: &[Floats<'_, B>],
+    ) -> Result<bool> {
         let mut items = Vec::new();
-        for (report, (g, t)) in gradients.iter().zip(&mut self.tensors).enumerate() {
-            if let (Some(x), Some(seen)) = (T::of(g), &mut t.seen) {
-                items.push(LookItem { x: B::shorten(x), seen: B::view_mut(seen), report });
+        for ((i, t), g) in self.tensors.iter_mut().enumerate().skip(start).zip(gradients) {
+            if t.format == format
+                && let (Some(x), Sum::Adaptive { levels, scales }) = (T::of(g), &mut t.sum)
+            {
+                let (levels, scales) = (B::view_mut(levels), B::view_mut(scales));
+                items.push(AdaptiveItem { tensor: i as u32, first: 0, x: B::shorten(x), levels, scales, report: i });
             }
         }
-        if items.is_empty() { Ok(()) } else { self.backend.look(op, &mut items, &mut self.scan) }
-    }
-
-    fn adaptive_type<T: Typed>(&mut self, op: &Adaptive, gradients: &[Floats<'_, B>]) -> Result<()> {
-        let mut items = Vec::new();
-        for (report, (g, t)) in gradients.iter().zip(&mut self.tensors).enumerate() {
-            if let Some(x) = T::of(g) {
-                items.push(AdaptiveItem {
-                    tensor: report as u32,
-                    first: 0,
-                    x: B::shorten(x),
-                    levels: B::view_mut(&mut t.levels),
-                    scales: B::view_mut(&mut t.scales),
-                    report,
-                });
-            }
+        if items.is_empty() {
+            return Ok(false);
         }
-        if items.is_empty() { Ok(()) } else { self.backend.accumulate_adaptive(op, &mut items, &mut self.reports) }
+        self.backend.accumulate_adaptive(op, &mut items, &mut self.reports).map(|()| true)
     }
 
-    fn exact_type<T: Typed>(&mut self, op: &Exact, gradients: &[Floats<'_, B>]) -> Result<()> {
+    fn add_exact<T: Typed>(
+        &mut self,
+        format: Format,
+        op: &Exact,
+        start: usize,
+        gradients: &[Floats<'_, B>],
+    ) -> Result<bool> {
         let mut items = Vec::new();
-        for (report, (g, t)) in gradients.iter().zip(&mut self.tensors).enumerate() {
-            if let (Some(x), Some(seen)) = (T::of(g), &mut t.seen) {
+        for ((i, t), g) in self.tensors.iter_mut().enumerate().skip(start).zip(gradients) {
+            if t.format == format
+                && let (Some(x), Sum::Exact { counts, scales, seen, scaled }) = (T::of(g), &mut t.sum)
+            {
+                *scaled = true;
                 items.push(ExactItem {
-                    tensor: report as u32,
+                    tensor: i as u32,
                     first: 0,
                     x: B::shorten(x),
-                    counts: B::view_mut(&mut t.levels),
-                    scales: B::view(&t.scales),
+                    counts: B::view_mut(counts),
+                    scales: B::view_mut(scales),
                     seen: B::view_mut(seen),
-                    report,
+                    report: i,
                 });
             }
         }
-        if items.is_empty() { Ok(()) } else { self.backend.accumulate_exact(op, &mut items, &mut self.reports) }
+        if items.is_empty() {
+            return Ok(false);
+        }
+        self.backend.accumulate_exact(op, &mut items, &mut self.reports).map(|()| true)
     }
+
+    fn add_f32<T: Typed>(&mut self, op: &F32, start: usize, gradients: &[Floats<'_, B>]) -> Result<bool> {
+        let mut items = Vec::new();
+        for ((i, t), g) in self.tensors.iter_mut().enumerate().skip(start).zip(gradients) {
+            if let (Some(x), Sum::F32(sum)) = (T::of(g), &mut t.sum) {
+                items.push(F32Item { first: 0, x: B::shorten(x), sum: B::view_mut(sum), report: i });
+            }
+        }
+        if items.is_empty() {
+            return Ok(false);
+        }
+        self.backend.accumulate_f32(op, &mut items, &mut self.reports).map(|()| true)
+    }
+}
+
+fn takes_no_scales(format: Format) -> Error {
+    let (format, advice) = match format {
+        Format::Adaptive { .. } => ("adaptive", "they find their own scales; use Format::Exact with Scales::Given"),
+        Format::Exact { .. } => ("exact", "they find their own scales unless made with Scales::Given"),
+        Format::F32 => ("f32", "they have no scales"),
+    };
+    Error::Format { operation: "setting scales", format, advice }
 }

@@ -1,9 +1,9 @@
 //! What is given to an accumulator: which tensor, and the elements where they lie.
 
 use super::Accumulator;
+use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::op::Backend;
-use crate::error::{Error, Result};
 use crate::op::{Element, length};
 use half::{bf16, f16};
 
@@ -80,7 +80,7 @@ impl<'a, M: Memory> Floats<'a, M> {
         self.len() == 0
     }
 
-    fn accepted(&self, memory: &M) -> Result<()> {
+    pub(super) fn accepted(&self, memory: &M) -> Result<()> {
         match self {
             Floats::F32(v) => memory.accepts(v),
             Floats::F16(v) => memory.accepts(v),

@@ -1,15 +1,18 @@
-//! Accumulators: the sum of a window of micro-batches, for every tensor of a model, in 2 to 16 bits an element.
+//! Accumulators: the sum of a window of micro-batches, for every tensor of a model, in 2 to 32 bits an element.
 //!
 //! A *window* is what lies between two resets: the micro-batches of one optimizer step. Each
 //! [`accumulate`](Accumulator::accumulate) adds one micro-batch of gradients, for all tensors, in one call of the
-//! backend for each element type; [`read_out`](Accumulator::read_out) gives the sum or mean; and
+//! backend for each format and element type; [`read_out`](Accumulator::read_out) gives the sum or mean; and
 //! [`reset`](Accumulator::reset) starts the next window.
+//!
+//! A tensor may name a [`Format`] of its own ([`Spec::format`]): small ones are best held in [`Format::F32`] beside
+//! adaptive sums, or in [`Format::Exact`] of 32 bits beside exact counts.
 //!
 //! The bits depend on the gradients, the weights, the seed, the step, the micro-batch index and the order of the
 //! tensors, and on nothing else: not on the backend, threads or launch shape.
 //!
-//! An error leaves the accumulator as it was. If the device itself fails in the middle of a call, or the call panics,
-//! the window is refused until reset ([`Error::Refused`]): it can not be read half-updated.
+//! An error leaves the accumulator as it was. If the device itself fails in a call that writes, or the call panics, the
+//! window is refused until reset ([`Error::Refused`]): it can not be read half-updated.
 //!
 //! # Examples
 //!
@@ -34,21 +37,23 @@ mod accumulate;
 mod config;
 mod gradients;
 mod merge;
-#[cfg(feature = "candle")]
+mod norm;
 mod one;
 mod read;
 mod state;
+mod tensor;
 
+pub(crate) use config::format_text;
 pub use config::{Config, Format, NonFinite, Reduce, Scales, Spec};
 pub use gradients::{Floats, Id};
 pub use state::{State, TensorState};
+pub use tensor::Held;
 
-use crate::op::Backend;
 use crate::error::{Error, Result};
-use crate::numerics::pack::words;
-use crate::op::accumulate::WindowScales;
-use crate::op::{Draw, Report};
+use crate::op::window::{WindowScales, WindowScalesItem};
+use crate::op::{Backend, Draw, Report};
 use std::collections::HashMap;
+use tensor::{Sum, Tensor};
 
 /// The sum of a window of micro-batches for a list of named tensors; see the [module](self).
 pub struct Accumulator<B: Backend> {
@@ -56,25 +61,18 @@ pub struct Accumulator<B: Backend> {
     config: Config,
     specs: Vec<Spec>,
     names: HashMap<String, usize>,
+    /// The formats of the tensors, each once.
+    formats: Vec<Format>,
     tensors: Vec<Tensor<B>>,
     /// What the window found, one slot a tensor.
     reports: B::Reports,
-    /// What a pass before the window's own found: checks and first looks.
+    /// What a pass that does not write found: checks, and scales compared.
     scan: B::Reports,
     /// What merged windows found, one a tensor.
     merged: Vec<Report>,
     window: Window,
-}
-
-/// What is held of one tensor.
-struct Tensor<B: Backend> {
-    len: usize,
-    levels: B::Buffer<u32>,
-    scales: B::Buffer<u16>,
-    /// Largest magnitudes of the window: exact counts only.
-    seen: Option<B::Buffer<u16>>,
-    /// Whether the scales of this window are fixed: exact counts only.
-    scaled: bool,
+    /// Whether the call that writes has written: see [`Accumulator::write`].
+    written: bool,
 }
 
 /// Why a window is refused that is being written, until the call that writes it returns.
@@ -90,13 +88,15 @@ struct Window {
     refused: Option<String>,
 }
 
-/// The levels or counts of one tensor and their scales, for operations that read them in place. The value of element
-/// `i` is level `i` times the scale of block `i / block`.
-pub struct Held<'a, B: Backend> {
-    /// Levels or counts: `bits ceil(n / 32)` words.
-    pub levels: B::View<'a, u32>,
-    /// bf16 scales, one a block.
-    pub scales: B::View<'a, u16>,
+impl<B: Backend> std::fmt::Debug for Accumulator<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Accumulator")
+            .field("device", &self.backend.name())
+            .field("config", &self.config)
+            .field("tensors", &self.specs)
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<B: Backend> Accumulator<B> {
@@ -104,8 +104,9 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// # Errors
     ///
-    /// What [`Config::validate`] says; [`Error::Parameter`] for an empty list; [`Error::DuplicateTensor`];
-    /// [`Error::Limit`] for a tensor above 2^37 elements; [`Error::OutOfMemory`] or what the device reports.
+    /// What [`Config::validate`] and [`Format::validate`] say; [`Error::Parameter`] for an empty list;
+    /// [`Error::DuplicateTensor`]; [`Error::Conflict`] for exact counts beside other formats; [`Error::Limit`] for a
+    /// tensor above 2^37 elements; [`Error::OutOfMemory`] or what the device reports.
     pub fn new(backend: B, tensors: &[Spec], config: Config) -> Result<Self> {
         config.validate()?;
         if tensors.is_empty() {
@@ -120,6 +121,7 @@ impl<B: Backend> Accumulator<B> {
                 return Err(Error::DuplicateTensor { name: spec.name.clone() });
             }
         }
+        let formats = config::formats(tensors, &config)?;
         let held = tensors.iter().map(|spec| Tensor::new(&backend, spec, &config)).collect::<Result<_>>()?;
         Ok(Accumulator {
             reports: backend.reports(tensors.len())?,
@@ -129,8 +131,10 @@ impl<B: Backend> Accumulator<B> {
             config,
             specs: tensors.to_vec(),
             names,
+            formats,
             tensors: held,
             window: Window::default(),
+            written: false,
         })
     }
 
@@ -164,8 +168,8 @@ impl<B: Backend> Accumulator<B> {
         self.window.micro_batch
     }
 
-    /// Sets the index that the next micro-batch draws under; each one after it takes the next. Workers that share a
-    /// step need indices of their own: the global number of the micro-batch.
+    /// Sets the index that the next micro-batch draws under, below 2^24 (checked when it is added); each one after it
+    /// takes the next. Workers that share a step need indices of their own: the global number of the micro-batch.
     pub const fn set_micro_batch(&mut self, index: u32) {
         self.window.micro_batch = index;
     }
@@ -182,7 +186,7 @@ impl<B: Backend> Accumulator<B> {
         self.window.weights
     }
 
-    /// Bytes of the buffers that hold levels, scales and maxima, from the buffers themselves.
+    /// Bytes of the buffers that hold levels, scales, maxima and floats, from the buffers themselves.
     #[must_use]
     pub fn bytes_held(&self) -> u64 {
         self.tensors.iter().map(Tensor::bytes).sum()
@@ -194,8 +198,7 @@ impl<B: Backend> Accumulator<B> {
         self.tensors.iter().map(|t| t.len as u64).sum()
     }
 
-    /// The levels or counts of a tensor and their scales, where they lie. Unchecked: a marked window can be seen
-    /// through it.
+    /// What is held of a tensor, where it lies. Unchecked: a marked window can be seen through it.
     ///
     /// # Errors
     ///
@@ -203,7 +206,7 @@ impl<B: Backend> Accumulator<B> {
     pub fn held<'i>(&self, id: impl Into<Id<'i>>) -> Result<Held<'_, B>> {
         let tensor = &self.tensors[self.index(id)?];
         self.usable()?;
-        Ok(Held { levels: B::view(&tensor.levels), scales: B::view(&tensor.scales) })
+        Ok(tensor.held())
     }
 
     /// What was found in this window, one report a tensor, in order; waits for the device.
@@ -220,7 +223,8 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// Empties the accumulator and starts the next window: the step goes up by 1 (after 2^32 - 1 comes 0), the
-    /// micro-batch index back to 0. Under [`Scales::LastWindow`] the maxima of the window that ends become scales.
+    /// micro-batch index back to 0. Under [`Scales::LastWindow`] the maxima of the window that ends become scales; a block
+    /// that was not seen keeps the one it had.
     ///
     /// # Errors
     ///
@@ -236,37 +240,33 @@ impl<B: Backend> Accumulator<B> {
     /// As for [`reset`](Self::reset).
     pub fn reset_to(&mut self, step: u32) -> Result<()> {
         let refused = self.window.refused.is_some();
-        let full = self.window.held > 0 && !refused;
-        self.write(|this| this.clear(full, refused))?;
+        self.write(|this| this.clear(refused))?;
         self.window = Window { step, ..Window::default() };
         self.merged.fill(Report::default());
         Ok(())
     }
 
-    fn clear(&mut self, full: bool, refused: bool) -> Result<()> {
-        let scales = match self.config.format {
-            Format::Exact { scales, .. } => Some(scales),
-            Format::Adaptive { .. } => None,
-        };
-        for tensor in &mut self.tensors {
-            self.backend.clear(B::view_mut(&mut tensor.levels))?;
-            match (scales, &mut tensor.seen) {
-                (Some(scales), Some(seen)) => {
-                    match scales {
-                        Scales::LastWindow { headroom } if full => {
-                            let op = WindowScales { headroom };
-                            self.backend.window_scales(&op, B::view(seen), B::view_mut(&mut tensor.scales))?;
-                        }
-                        Scales::FirstLook { .. } => tensor.scaled = false,
-                        Scales::LastWindow { .. } => tensor.scaled &= !refused,
-                        Scales::Given => {}
-                    }
-                    self.backend.clear(B::view_mut(seen))?;
-                }
-                _ => self.backend.clear(B::view_mut(&mut tensor.scales))?,
+    fn clear(&mut self, refused: bool) -> Result<()> {
+        self.written = true;
+        if !refused {
+            for format in self.formats.clone() {
+                self.next_scales(format)?;
             }
         }
+        self.tensors.iter_mut().try_for_each(|tensor| tensor.clear(&self.backend, refused))?;
         self.backend.clear_reports(&mut self.reports)
+    }
+
+    /// The scales of the next window from the maxima of this one, for the tensors of a format that takes them so.
+    fn next_scales(&mut self, format: Format) -> Result<()> {
+        let Format::Exact { bits, scales: Scales::LastWindow { headroom } } = format else { return Ok(()) };
+        let mut items = Vec::new();
+        for tensor in self.tensors.iter_mut().filter(|t| t.format == format) {
+            if let Sum::Exact { scales, seen, .. } = &mut tensor.sum {
+                items.push(WindowScalesItem { seen: B::view(seen), scales: B::view_mut(scales) });
+            }
+        }
+        self.backend.window_scales(&WindowScales { headroom, bits }, &mut items)
     }
 
     fn draw(&self) -> Draw {
@@ -280,38 +280,25 @@ impl<B: Backend> Accumulator<B> {
         }
     }
 
-    /// Writes to the state of a usable window, or resets it. If the work fails, or does not return at all because it
-    /// panics, the window is no longer what it says it is, and is refused.
+    /// Writes to the state of a usable window, or resets it. If the work fails after it may have written, or does not
+    /// return at all because it panics, the window is no longer what it says it is, and is refused.
+    ///
+    /// `work` sets `written` once a call has written: until then a call that was refused by what it was
+    /// given, and so never ran, leaves the window as it was.
     fn write<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.window.refused = Some(BEING_WRITTEN.to_owned());
+        let before = self.window.refused.replace(BEING_WRITTEN.to_owned());
+        self.written = false;
         let result = work(self);
-        self.window.refused = result.as_ref().err().map(ToString::to_string);
+        self.window.refused = match &result {
+            Ok(_) => None,
+            Err(e) if !self.written && never_ran(e) => before,
+            Err(e) => Some(e.to_string()),
+        };
         result
     }
 }
 
-impl<B: Backend> Tensor<B> {
-    fn new(backend: &B, spec: &Spec, config: &Config) -> Result<Self> {
-        let len = spec.elements()?;
-        let make = || {
-            let blocks = config.block.blocks(len);
-            Ok(Tensor {
-                len,
-                levels: backend.zeros(words(len, config.bits()))?,
-                scales: backend.zeros(blocks)?,
-                seen: match config.format {
-                    Format::Adaptive { .. } => None,
-                    Format::Exact { .. } => Some(backend.zeros(blocks)?),
-                },
-                scaled: false,
-            })
-        };
-        make().map_err(|e: Error| e.in_tensor(&*spec.name))
-    }
-
-    fn bytes(&self) -> u64 {
-        let seen = self.seen.as_ref().map_or(0, |s| B::len(&B::view(s)));
-        let scales = B::len(&B::view(&self.scales)) + seen;
-        (B::len(&B::view(&self.levels)) * size_of::<u32>() + scales * size_of::<u16>()) as u64
-    }
+/// Whether an error says that a call was refused by what it was given: such a call never ran.
+fn never_ran(e: &Error) -> bool {
+    !matches!(e.root(), Error::Backend { .. } | Error::OutOfMemory { .. } | Error::Refused { .. })
 }

@@ -1,42 +1,48 @@
-//! One tensor at a time, for what works through a model tensor by tensor: the caller moves the window on.
+//! One tensor at a time, for what works through a model tensor by tensor: the caller moves the window on
+//! ([`Accumulator::advance`]), having checked the weight ([`Accumulator::validate`]).
 
-use super::gradients::Typed;
-use super::{Accumulator, Floats, Format};
-use crate::op::Backend;
+use super::{Accumulator, Floats};
 use crate::error::{Error, Result};
-use crate::op::Report;
-use crate::op::accumulate::AdaptiveItem;
-use half::{bf16, f16};
+use crate::op::{Backend, Element, Report, length};
 
+#[cfg_attr(not(feature = "candle"), allow(dead_code, reason = "for the training objects"))]
 impl<B: Backend> Accumulator<B> {
-    /// Adds a gradient to one tensor of adaptive levels, under the draws of this micro-batch.
+    /// Adds a gradient to one tensor, under the draws of this micro-batch.
     pub(crate) fn add_one(&mut self, i: usize, x: Floats<'_, B>, weight: f32) -> Result<()> {
-        self.usable()?;
-        self.write(|this| match x {
-            Floats::F32(_) => this.one::<f32>(i, &x, weight),
-            Floats::F16(_) => this.one::<f16>(i, &x, weight),
-            Floats::Bf16(_) => this.one::<bf16>(i, &x, weight),
+        self.fits_one(i, &x)?;
+        self.validate(weight)?;
+        self.write(|this| this.add(i, &[x], weight))
+    }
+
+    /// Makes one tensor hold `x`, rounded to its format.
+    pub(crate) fn replace_one(&mut self, i: usize, x: Floats<'_, B>) -> Result<()> {
+        self.fits_one(i, &x)?;
+        self.validate(1.0)?;
+        if self.tensors[i].format.is_exact() {
+            let advice = "counts belong to a window; hold what is replaced in Format::Adaptive";
+            return Err(Error::Format { operation: "replacing a sum", format: "exact", advice });
+        }
+        self.write(|this| {
+            this.written = true;
+            this.tensors[i].clear(&this.backend, false)?;
+            this.add(i, &[x], 1.0)
         })
     }
 
-    /// Makes one tensor of adaptive levels hold `x`, rounded.
-    pub(crate) fn replace_one(&mut self, i: usize, x: Floats<'_, B>) -> Result<()> {
-        self.usable()?;
-        self.write(|this| match this.tensors.get_mut(i) {
-            Some(tensor) => {
-                this.backend.clear(B::view_mut(&mut tensor.levels))?;
-                this.backend.clear(B::view_mut(&mut tensor.scales))
-            }
-            None => Ok(()),
-        })?;
-        self.add_one(i, x, 1.0)
+    /// Writes the sum of one tensor, times a factor, whatever the window found.
+    pub(crate) fn read_out_one<T: Element>(&self, i: usize, factor: f32, out: B::ViewMut<'_, T>) -> Result<()> {
+        self.read_out_marked(super::Reduce::Times(factor), &mut [(i, out)])
     }
 
-    /// Moves the window on by a micro-batch whose tensors were all added one by one.
-    pub(crate) fn advance(&mut self, weight: f32) {
-        self.window.held = self.window.held.saturating_add(1);
-        self.window.micro_batch += 1;
-        self.window.weights += f64::from(weight);
+    /// The reports of this window where they lie, one slot a tensor: guards for what reads the sums in place. What merged
+    /// windows found is not among them: [`merged_finite`](Self::merged_finite).
+    pub(crate) const fn reports_held(&self) -> &B::Reports {
+        &self.reports
+    }
+
+    /// Whether what was merged or loaded into the window was finite.
+    pub(crate) fn merged_finite(&self) -> Result<()> {
+        self.all_finite(&self.merged)
     }
 
     /// Starts the next window with what is held, and with nothing reported; empty if what is held is refused.
@@ -51,22 +57,10 @@ impl<B: Backend> Accumulator<B> {
         Ok(())
     }
 
-    fn one<T: Typed>(&mut self, i: usize, x: &Floats<'_, B>, weight: f32) -> Result<()> {
-        let Format::Adaptive { bits } = self.config.format else {
-            return Err(Error::Limit { what: "exact counts to add one by one", got: 1, limit: 0 });
-        };
-        let op = self.adaptive(bits, weight);
-        if let (Some(tensor), Some(x)) = (self.tensors.get_mut(i), T::of(x)) {
-            let item = AdaptiveItem {
-                tensor: i as u32,
-                first: 0,
-                x: B::shorten(x),
-                levels: B::view_mut(&mut tensor.levels),
-                scales: B::view_mut(&mut tensor.scales),
-                report: i,
-            };
-            self.backend.accumulate_adaptive(&op, &mut [item], &mut self.reports)?;
-        }
-        Ok(())
+    fn fits_one(&self, i: usize, x: &Floats<'_, B>) -> Result<()> {
+        self.usable()?;
+        let i = self.index(i)?;
+        let fits = length("gradient", self.tensors[i].len, x.len()).and_then(|()| x.accepted(&self.backend));
+        fits.map_err(|e| e.in_tensor(&*self.specs[i].name))
     }
 }

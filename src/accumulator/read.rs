@@ -1,15 +1,14 @@
 //! The window read out: sums, means, norms.
 
-use super::{Accumulator, Id, NonFinite, Reduce};
-use crate::op::Backend;
+use super::{Accumulator, Held, Id, NonFinite, Reduce};
 use crate::error::{Error, Result};
-use crate::op::read_out::{Item, ReadOut};
-use crate::op::reduce::SquaredNorm;
-use crate::op::{Element, Grouping, Report};
+use crate::op::read_out::{F32Item, Item, ReadOut, ReadOutF32};
+use crate::op::{Backend, Element, Report, length};
 use half::bf16;
 
 impl<B: Backend> Accumulator<B> {
-    /// Writes the sum or mean of tensors, all or some of them, into f32, f16 or bf16 buffers.
+    /// Writes the sum or mean of tensors, all or some of them, into f32, f16 or bf16 buffers. What lies above the largest
+    /// finite number of the output type becomes that number.
     ///
     /// Except under [`NonFinite::Zero`] this first looks at what the window found, which waits for the device.
     ///
@@ -46,7 +45,7 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// The same, whatever the window found.
-    #[cfg(feature = "candle")]
+    #[cfg_attr(not(feature = "candle"), allow(dead_code, reason = "for the training objects"))]
     pub(crate) fn read_out_marked<'i, I: Into<Id<'i>> + Copy, T: Element>(
         &self,
         reduce: Reduce,
@@ -69,35 +68,19 @@ impl<B: Backend> Accumulator<B> {
         self.backend.download(B::view(&out))
     }
 
-    /// The squared norm of the weighted sum of all tensors, from levels and scales: each tensor's exact sum rounded
-    /// once to f64, added in order. For the norm of the mean, take the root and divide by [`weights`](Self::weights).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NonFinite`] as for [`read_out`](Self::read_out); [`Error::Refused`]; what the device reports.
-    pub fn squared_norm(&self) -> Result<f64> {
-        self.checked()?;
-        self.squared_norm_marked()
-    }
-
-    /// The same, whatever the window found.
-    pub(crate) fn squared_norm_marked(&self) -> Result<f64> {
-        self.usable()?;
-        let (bits, grouping) = (self.config.bits(), Grouping::Block(self.config.block));
-        self.tensors.iter().try_fold(0.0, |sum, t| {
-            let op = SquaredNorm { bits, grouping, n: t.len };
-            Ok(sum + self.backend.squared_norm(&op, B::view(&t.levels), B::view(&t.scales))?)
-        })
-    }
-
     /// The block scales of a tensor, on the host: what other workers give to [`set_scales`](Self::set_scales).
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTensor`], [`Error::Refused`] or what the device reports.
+    /// [`Error::UnknownTensor`]; [`Error::Format`] for a tensor held in f32, which has none; [`Error::Refused`] or what
+    /// the device reports.
     pub fn scales<'i>(&self, id: impl Into<Id<'i>>) -> Result<Vec<bf16>> {
-        let scales = self.backend.download(self.held(id)?.scales)?;
-        Ok(scales.into_iter().map(bf16::from_bits).collect())
+        let i = self.index(id)?;
+        let Held::Levels { scales, .. } = self.held(i)? else {
+            let none = Error::Format { operation: "reading scales", format: "f32", advice: "they have no scales" };
+            return Err(none.in_tensor(&*self.specs[i].name));
+        };
+        Ok(self.backend.download(scales)?.into_iter().map(bf16::from_bits).collect())
     }
 
     /// What the weighted sum is multiplied by.
@@ -105,7 +88,7 @@ impl<B: Backend> Accumulator<B> {
     /// # Errors
     ///
     /// [`Error::NothingAccumulated`] for a mean over weights of 0; [`Error::Parameter`] for a factor that is not
-    /// finite.
+    /// finite, or weights whose inverse f32 does not hold.
     pub fn factor(&self, reduce: Reduce) -> Result<f32> {
         let factor = match reduce {
             Reduce::Sum => 1.0,
@@ -115,7 +98,12 @@ impl<B: Backend> Accumulator<B> {
                 if weights == 0.0 {
                     return Err(Error::NothingAccumulated { weights });
                 }
-                (1.0 / weights) as f32
+                let factor = (1.0 / weights) as f32;
+                if factor == 0.0 || !factor.is_finite() {
+                    let requirement = "large and small enough for its inverse to be an f32";
+                    return Err(Error::Parameter { name: "sum of weights", got: weights, requirement });
+                }
+                factor
             }
         };
         crate::op::finite("factor", factor).map(|()| factor)
@@ -150,21 +138,40 @@ impl<B: Backend> Accumulator<B> {
         outputs: &mut [(I, B::ViewMut<'_, T>)],
         guarded: bool,
     ) -> Result<()> {
-        let op = ReadOut { bits: self.config.bits(), block: self.config.block, factor: self.factor(reduce)? };
-        let mut items = Vec::with_capacity(outputs.len());
-        for (id, out) in outputs {
+        let factor = self.factor(reduce)?;
+        let mut placed = Vec::with_capacity(outputs.len());
+        for (id, out) in outputs.iter_mut() {
             let i = self.index(*id)?;
-            let tensor = &self.tensors[i];
-            let item: Item<'_, B, T> = Item {
-                levels: B::view(&tensor.levels),
-                scales: B::view(&tensor.scales),
-                out: B::reborrow(out),
-                guard: guarded.then_some(i),
-            };
-            crate::op::length("output", tensor.len, B::len_mut(&item.out))
-                .map_err(|e| e.in_tensor(&*self.specs[i].name))?;
-            items.push(item);
+            length("output", self.tensors[i].len, B::len_mut(out)).map_err(|e| e.in_tensor(&*self.specs[i].name))?;
+            self.backend.accepts_mut(out).map_err(|e| e.in_tensor(&*self.specs[i].name))?;
+            placed.push((i, out));
         }
-        self.backend.read_out(&op, &mut items, guarded.then_some(&self.reports))
+        let guards = guarded.then_some(&self.reports);
+        let mut widths: Vec<u32> = Vec::new();
+        let mut floats: Vec<F32Item<'_, B, T>> = Vec::new();
+        for (i, out) in &mut placed {
+            match self.tensors[*i].held() {
+                Held::Levels { bits, .. } if !widths.contains(&bits) => widths.push(bits),
+                Held::Levels { .. } => {}
+                Held::F32(sum) => floats.push(F32Item { sum, out: B::reborrow(out), guard: guarded.then_some(*i) }),
+            }
+        }
+        if !floats.is_empty() {
+            self.backend.read_out_f32(&ReadOutF32 { factor }, &mut floats, guards)?;
+        }
+        drop(floats);
+        for width in widths {
+            let mut items: Vec<Item<'_, B, T>> = Vec::new();
+            for (i, out) in &mut placed {
+                if let Held::Levels { bits, levels, scales } = self.tensors[*i].held()
+                    && bits == width
+                {
+                    items.push(Item { levels, scales, out: B::reborrow(out), guard: guarded.then_some(*i) });
+                }
+            }
+            let op = ReadOut { bits: width, block: self.config.block, factor };
+            self.backend.read_out(&op, &mut items, guards)?;
+        }
+        Ok(())
     }
 }

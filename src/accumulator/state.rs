@@ -1,14 +1,16 @@
 //! Everything an accumulator holds, in host memory: what a checkpoint is made of.
 
 use super::accumulate::scale_in_range;
-use super::{Accumulator, Format, Window};
-use crate::op::Backend;
+use super::tensor::{Sum, Tensor};
+use super::{Accumulator, Format, Scales, Window};
 use crate::error::{Error, Result};
-use crate::numerics::constants::GROUP;
-use crate::numerics::level::level_max;
+use crate::numerics::constants::{GROUP, MICRO_BATCHES_MAX, RANGE_LIMIT, ZERO_LIMIT};
+use crate::numerics::float::magnitude;
+use crate::numerics::level::{FINE_LEVELS, level_max};
 use crate::numerics::pack::{level, words};
+use crate::numerics::scale::level_scale;
 use crate::op::accumulate::counts_fit;
-use crate::op::{Report, length};
+use crate::op::{Backend, Report, length};
 
 /// The whole state of an accumulator, in host memory. The configuration is not part of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,16 +30,21 @@ pub struct State {
 }
 
 /// What is held of one tensor.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TensorState {
+#[derive(Clone, Debug, PartialEq)]
+pub enum TensorState {
     /// Levels or counts.
-    pub levels: Vec<u32>,
-    /// bf16 scales.
-    pub scales: Vec<u16>,
-    /// bf16 maxima of the window: exact counts only.
-    pub seen: Option<Vec<u16>>,
-    /// Whether the scales of this window are fixed: exact counts only.
-    pub scaled: bool,
+    Levels {
+        /// Levels or counts.
+        levels: Vec<u32>,
+        /// bf16 scales.
+        scales: Vec<u16>,
+        /// bf16 maxima of the window: exact counts only.
+        seen: Option<Vec<u16>>,
+        /// Whether any scale may be other than 0, being given or found: exact counts only.
+        scaled: bool,
+    },
+    /// Floats.
+    F32(Vec<f32>),
 }
 
 impl<B: Backend> Accumulator<B> {
@@ -48,12 +55,21 @@ impl<B: Backend> Accumulator<B> {
     /// [`Error::Refused`], or what the device reports.
     pub fn state(&self) -> Result<State> {
         self.usable()?;
-        let tensor = |t: &super::Tensor<B>| {
-            Ok(TensorState {
-                levels: self.backend.download(B::view(&t.levels))?,
-                scales: self.backend.download(B::view(&t.scales))?,
-                seen: t.seen.as_ref().map(|s| self.backend.download(B::view(s))).transpose()?,
-                scaled: t.scaled,
+        let tensor = |t: &Tensor<B>| {
+            Ok(match &t.sum {
+                Sum::Adaptive { levels, scales } => TensorState::Levels {
+                    levels: self.backend.download(B::view(levels))?,
+                    scales: self.backend.download(B::view(scales))?,
+                    seen: None,
+                    scaled: false,
+                },
+                Sum::Exact { counts, scales, seen, scaled } => TensorState::Levels {
+                    levels: self.backend.download(B::view(counts))?,
+                    scales: self.backend.download(B::view(scales))?,
+                    seen: Some(self.backend.download(B::view(seen))?),
+                    scaled: *scaled,
+                },
+                Sum::F32(sum) => TensorState::F32(self.backend.download(B::view(sum))?),
             })
         };
         Ok(State {
@@ -70,24 +86,21 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] where lengths differ; [`Error::Parameter`], [`Error::Limit`] or [`Error::InvalidTrits`] for a
-    /// level, scale, count or report that no accumulator holds: a count is at most the number of micro-batches held,
-    /// which must fit its bits and be counted under scales. What the device reports. Nothing is then changed.
+    /// [`Error::Length`] where lengths differ and [`Error::CheckpointMismatch`] where formats do; [`Error::Parameter`],
+    /// [`Error::Limit`], [`Error::ImpossibleLevel`], [`Error::ImpossibleReport`], [`Error::NoScales`] or
+    /// [`Error::InvalidTrits`] for a number, level, scale, sum or report that no accumulator holds: a count is at most what
+    /// so many micro-batches come to, which must fit its bits and be counted under scales. What the device reports.
+    /// Nothing is then changed.
     pub fn set_state(&mut self, state: &State) -> Result<()> {
         length("tensors", self.tensors.len(), state.tensors.len())?;
         length("reports", self.tensors.len(), state.reports.len())?;
-        if !state.weights.is_finite() {
-            return Err(Error::Parameter { name: "sum of weights", got: state.weights, requirement: "finite" });
-        }
-        let limit = self.level_limit(state.held)?;
+        validate_place(state)?;
         for ((report, tensor), spec) in state.reports.iter().zip(&self.tensors).zip(&self.specs) {
             report.validate(tensor.len).map_err(|e| e.in_tensor(&*spec.name))?;
         }
         let mut new = Vec::with_capacity(self.tensors.len());
         for ((tensor, from), spec) in self.tensors.iter().zip(&state.tensors).zip(&self.specs) {
-            let made = self
-                .validate_tensor(tensor, from, state.held, limit)
-                .and_then(|()| self.upload_tensor(tensor.len, from));
+            let made = self.validate_tensor(tensor, from, state.held).and_then(|()| self.upload_tensor(tensor, from));
             new.push(made.map_err(|e| e.in_tensor(&*spec.name))?);
         }
         let reports = self.backend.reports(self.tensors.len())?;
@@ -104,47 +117,130 @@ impl<B: Backend> Accumulator<B> {
         Ok(())
     }
 
-    /// The largest level or count there can be with so many micro-batches held.
-    fn level_limit(&self, held: u32) -> Result<u32> {
-        match self.config.format {
-            Format::Adaptive { bits } => Ok(level_max(bits)),
-            Format::Exact { bits, .. } => counts_fit(bits, u64::from(held)).map(|()| held),
+    fn validate_tensor(&self, tensor: &Tensor<B>, from: &TensorState, held: u32) -> Result<()> {
+        let (n, bits) = (tensor.len, tensor.format.bits());
+        match (tensor.format, from) {
+            (Format::F32, TensorState::F32(sum)) => valid_floats(n, sum),
+            (Format::Adaptive { .. }, TensorState::Levels { levels, scales, seen: None, .. }) => {
+                length("levels", words(n, bits), levels.len())?;
+                length("scales", self.config.block.blocks(n), scales.len())?;
+                scales.iter().try_for_each(|s| level_scale_in_range(*s, bits))?;
+                if bits == 2 {
+                    valid_planes(levels)?;
+                }
+                self.valid_levels(tensor, levels, scales, held, u64::from(level_max(bits)))
+            }
+            (Format::Exact { scales: from, .. }, TensorState::Levels { levels, scales, seen: Some(seen), scaled }) => {
+                length("counts", words(n, bits), levels.len())?;
+                length("scales", self.config.block.blocks(n), scales.len())?;
+                length("seen", self.config.block.blocks(n), seen.len())?;
+                scales.iter().try_for_each(|s| scale_in_range(*s, bits))?;
+                seen.iter().try_for_each(|s| seen_in_range(*s))?;
+                counts_fit(bits, u64::from(held))?;
+                if !*scaled && (scales.iter().any(|s| *s != 0) || from == Scales::Given && held > 0) {
+                    let advice = "the state was changed since it was saved; load another";
+                    return Err(Error::NoScales { held, advice });
+                }
+                let limit = u64::from(held) * if bits == 32 { u64::from(FINE_LEVELS) } else { 1 };
+                self.valid_levels(tensor, levels, scales, held, limit)
+            }
+            (format, from) => Err(Error::CheckpointMismatch {
+                field: "format".to_owned(),
+                expected: super::config::format_text(format),
+                got: from.kind().to_owned(),
+            }),
         }
     }
 
-    fn validate_tensor(&self, tensor: &super::Tensor<B>, from: &TensorState, held: u32, limit: u32) -> Result<()> {
-        let (bits, n) = (self.config.bits(), tensor.len);
-        let blocks = self.config.block.blocks(n);
-        length("levels", words(n, bits), from.levels.len())?;
-        length("scales", blocks, from.scales.len())?;
-        let seen = if tensor.seen.is_some() { blocks } else { 0 };
-        length("seen", seen, from.seen.as_ref().map_or(0, Vec::len))?;
-        from.scales.iter().chain(from.seen.iter().flatten()).try_for_each(|s| scale_in_range(*s))?;
-        if tensor.seen.is_some() && held > 0 && !from.scaled {
-            return Err(Error::Limit { what: "micro-batches counted before scales", got: u64::from(held), limit: 0 });
-        }
-        if bits == 2 {
-            valid_planes(&from.levels)?;
-        }
-        for i in 0..from.levels.len() * 32 / bits as usize {
-            let got = level(&from.levels, bits, i).unsigned_abs();
-            let limit = if i < n { limit } else { 0 };
-            if got > limit {
-                return Err(Error::Limit { what: "level", got: u64::from(got), limit: u64::from(limit) });
+    /// Checks that levels are within their limit; of 0 under a scale of 0, and past the end of the tensor.
+    fn valid_levels(&self, tensor: &Tensor<B>, levels: &[u32], scales: &[u16], held: u32, limit: u64) -> Result<()> {
+        let (n, bits, block) = (tensor.len, tensor.format.bits(), self.config.block.get() as usize);
+        for i in 0..levels.len() * 32 / bits as usize {
+            let got = i64::from(level(levels, bits, i));
+            let zero = i >= n || scales.get(i / block).is_none_or(|s| *s == 0);
+            let limit = if zero { 0 } else { limit };
+            if got.unsigned_abs() > limit {
+                return Err(Error::ImpossibleLevel { element: i as u64, got, limit, held });
             }
         }
         Ok(())
     }
 
-    fn upload_tensor(&self, len: usize, from: &TensorState) -> Result<super::Tensor<B>> {
-        Ok(super::Tensor {
-            len,
-            levels: self.backend.upload(&from.levels)?,
-            scales: self.backend.upload(&from.scales)?,
-            seen: from.seen.as_ref().map(|s| self.backend.upload(s)).transpose()?,
-            scaled: from.scaled,
-        })
+    fn upload_tensor(&self, tensor: &Tensor<B>, from: &TensorState) -> Result<Tensor<B>> {
+        let sum = match from {
+            TensorState::F32(sum) => Sum::F32(self.backend.upload(sum)?),
+            TensorState::Levels { levels, scales, seen, scaled } => {
+                let (levels, scales) = (self.backend.upload(levels)?, self.backend.upload(scales)?);
+                match seen {
+                    None => Sum::Adaptive { levels, scales },
+                    Some(seen) => {
+                        let seen = self.backend.upload(seen)?;
+                        Sum::Exact { counts: levels, scales, seen, scaled: *scaled }
+                    }
+                }
+            }
+        };
+        Ok(Tensor { len: tensor.len, format: tensor.format, sum })
     }
+}
+
+impl TensorState {
+    const fn kind(&self) -> &'static str {
+        match self {
+            TensorState::Levels { seen: None, .. } => "adaptive",
+            TensorState::Levels { seen: Some(_), .. } => "exact",
+            TensorState::F32(_) => "f32",
+        }
+    }
+}
+
+/// Checks the place in the run: an index that draws can be made under (or one past the last), and a sum that so many
+/// weights can come to.
+fn validate_place(state: &State) -> Result<()> {
+    if state.micro_batch > MICRO_BATCHES_MAX {
+        let (got, limit) = (u64::from(state.micro_batch), u64::from(MICRO_BATCHES_MAX));
+        return Err(Error::Limit { what: "micro-batch index", got, limit });
+    }
+    let most = f64::from(state.held) * f64::from(f32::MAX);
+    // A merged window may have counted more than a u32 holds; its weights are still finite.
+    if state.weights.is_finite() && (state.weights.abs() <= most || state.held == u32::MAX) {
+        return Ok(());
+    }
+    let requirement = "finite, and at most what so many micro-batches weigh";
+    Err(Error::Parameter { name: "sum of weights", got: state.weights, requirement })
+}
+
+/// Checks sums held in f32: finite, within the range, and no subnormal or negative zero, which are held as +0.
+fn valid_floats(n: usize, sum: &[f32]) -> Result<()> {
+    length("sum", n, sum.len())?;
+    let legal = |x: &f32| x.to_bits() == 0 || (1..RANGE_LIMIT).contains(&magnitude(x.to_bits()));
+    match sum.iter().find(|x| !legal(x)) {
+        Some(x) => {
+            let requirement = "0 or a normal float below 2^126";
+            Err(Error::Parameter { name: "sum in f32", got: f64::from(*x), requirement })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Checks that a bf16 can be the scale of a block of adaptive levels: what some sum within the range comes to.
+fn level_scale_in_range(scale: u16, bits: u32) -> Result<()> {
+    let (s, most) = (u32::from(scale) << 16, level_max(bits));
+    if s == 0 || (level_scale(ZERO_LIMIT, most)..=level_scale(RANGE_LIMIT - 1, most)).contains(&s) {
+        return Ok(());
+    }
+    let requirement = "0, or what covers a largest sum from 2^-90 to 2^126";
+    Err(Error::Parameter { name: "scale", got: f64::from(f32::from_bits(s)), requirement })
+}
+
+/// Checks that a bf16 can be the largest magnitude of a block.
+fn seen_in_range(seen: u16) -> Result<()> {
+    let s = u32::from(seen) << 16;
+    if s == 0 || (ZERO_LIMIT..=RANGE_LIMIT).contains(&s) {
+        return Ok(());
+    }
+    let requirement = "0 or from 2^-90 to 2^126";
+    Err(Error::Parameter { name: "largest magnitude seen", got: f64::from(f32::from_bits(s)), requirement })
 }
 
 /// Checks that no pair of planes has both bits of a level set: it would be read as 0, and be no code for it.

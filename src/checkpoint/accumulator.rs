@@ -2,10 +2,9 @@
 
 use super::contents::{Array, Contents};
 use super::{read, write};
-use crate::accumulator::{Accumulator, Config, Format, Scales, Spec, State, TensorState};
-use crate::op::Backend;
+use crate::accumulator::{Accumulator, Config, Spec, State, TensorState, format_text};
 use crate::error::{Error, Result};
-use crate::op::Report;
+use crate::op::{Backend, Report, length};
 use std::path::Path;
 
 const KIND: &str = "accumulator";
@@ -19,43 +18,73 @@ impl<B: Backend> Accumulator<B> {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut contents = Contents::default();
         put_config(&mut contents, self.config());
-        put_specs(&mut contents, self.specs());
+        put_specs(&mut contents, self.specs(), self.config());
         put_state(&mut contents, "sum", self.state()?);
         write(path.as_ref(), KIND, &contents)
     }
 
-    /// Takes over the state in a file, which any backend may have saved.
+    /// Takes over the state in a file, which any backend may have saved, of this version of the format or an earlier one.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::NotACheckpoint`], [`Error::CheckpointTruncated`], [`Error::CheckpointCorrupted`],
-    /// [`Error::CheckpointVersion`]; [`Error::CheckpointMismatch`] for another configuration; [`Error::UnknownTensor`],
-    /// [`Error::Shape`] or [`Error::Length`] for other tensors; [`Error::CheckpointField`], [`Error::Limit`] or
-    /// [`Error::Parameter`] for a value that can not be; what the device reports. Nothing is then changed.
+    /// [`Error::Io`], or [`Error::InFile`] around: [`Error::NotACheckpoint`], [`Error::CheckpointTruncated`],
+    /// [`Error::CheckpointCorrupted`], [`Error::CheckpointVersion`]; [`Error::CheckpointMismatch`] for another
+    /// configuration or format; [`Error::UnknownTensor`], [`Error::Shape`] or [`Error::Length`] for other tensors;
+    /// [`Error::CheckpointField`] and what [`set_state`](Self::set_state) says for a value that can not be; what the
+    /// device reports. Nothing is then changed.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let mut contents = read(path.as_ref(), KIND)?;
+        let path = path.as_ref();
+        self.load_contents(read(path, KIND)).map_err(|e| e.in_file(path))
+    }
+
+    fn load_contents(&mut self, contents: Result<Contents>) -> Result<()> {
+        let mut contents = contents?;
+        if contents.version < 2 {
+            upgrade(&mut contents)?;
+        }
         same_config(&mut contents, self.config())?;
-        same_specs(&mut contents, self.specs())?;
+        same_specs(&mut contents, self.specs(), self.config())?;
         let state = get_state(&mut contents, "sum", self.specs().len())?;
         contents.empty()?;
         self.set_state(&state)
     }
 }
 
-fn config_fields(config: &Config) -> Vec<(&'static str, String)> {
-    let (format, scales, headroom) = match config.format {
-        Format::Adaptive { .. } => ("adaptive", "none", None),
-        Format::Exact { scales, .. } => match scales {
-            Scales::Given => ("exact", "given", None),
-            Scales::LastWindow { headroom } => ("exact", "last window", Some(headroom)),
-            Scales::FirstLook { headroom } => ("exact", "first look", Some(headroom)),
-        },
+/// Version 1 had one format for all tensors, among the choices; and kept the scales of a window that had no first look yet.
+fn upgrade(contents: &mut Contents) -> Result<()> {
+    let (kind, bits) = (contents.text("config.format")?, contents.text("config.bits")?);
+    let (scales, headroom) = (contents.text("config.scales")?, contents.text("config.headroom")?);
+    let format = match (kind.as_str(), scales.as_str()) {
+        ("adaptive", "none") => format!("adaptive {bits}"),
+        ("exact", "given") => format!("exact {bits} given"),
+        ("exact", "last window" | "first look") => {
+            let headroom = u32::from_str_radix(&headroom, 16).map_err(|_| Error::CheckpointField {
+                field: "config.headroom".to_owned(),
+                reason: format!("`{headroom}` is not the bits of a float"),
+            })?;
+            format!("exact {bits} {scales} {:?}", f32::from_bits(headroom))
+        }
+        _ => {
+            let reason = format!("`{kind}` with scales `{scales}` is none of version 1");
+            return Err(Error::CheckpointField { field: "config.format".to_owned(), reason });
+        }
     };
+    for i in (0..).take_while(|i| contents.fields.contains_key(&format!("tensor.{i}.name"))).collect::<Vec<usize>>() {
+        contents.set(format!("tensor.{i}.format"), &format);
+        let exact = contents.arrays.contains_key(&format!("sum.{i}.seen"));
+        if !exact {
+            contents.fields.remove(&format!("sum.{i}.scaled"));
+        } else if contents.fields.get(&format!("sum.{i}.scaled")).is_some_and(|s| s == "false")
+            && let Some(Array::Bf16(scales)) = contents.arrays.get_mut(&format!("sum.{i}.scales"))
+        {
+            scales.fill(0);
+        }
+    }
+    Ok(())
+}
+
+fn config_fields(config: &Config) -> Vec<(&'static str, String)> {
     vec![
-        ("config.format", format.to_owned()),
-        ("config.bits", config.bits().to_string()),
-        ("config.scales", scales.to_owned()),
-        ("config.headroom", headroom.map_or("none".to_owned(), |h| format!("{:08x}", h.to_bits()))),
         ("config.block", config.block.get().to_string()),
         ("config.seed", config.seed.to_string()),
         ("config.non_finite", format!("{:?}", config.non_finite).to_lowercase()),
@@ -72,11 +101,12 @@ pub(crate) fn same_config(contents: &mut Contents, config: &Config) -> Result<()
     config_fields(config).into_iter().try_for_each(|(name, value)| contents.same(name, value))
 }
 
-pub(crate) fn put_specs(contents: &mut Contents, specs: &[Spec]) {
+pub(crate) fn put_specs(contents: &mut Contents, specs: &[Spec], config: &Config) {
     contents.set("tensors", specs.len());
     for (i, spec) in specs.iter().enumerate() {
         contents.set(format!("tensor.{i}.name"), &spec.name);
         contents.set(format!("tensor.{i}.shape"), shape_text(&spec.shape));
+        contents.set(format!("tensor.{i}.format"), format_text(config.format_of(spec)));
     }
 }
 
@@ -84,9 +114,10 @@ fn shape_text(shape: &[usize]) -> String {
     shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec]) -> Result<()> {
+/// Checks that the file is of these tensors, in these formats.
+pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec], config: &Config) -> Result<()> {
     let count: usize = contents.get("tensors")?;
-    crate::op::length("tensors in the checkpoint", specs.len(), count)?;
+    length("tensors in the checkpoint", specs.len(), count)?;
     for (i, spec) in specs.iter().enumerate() {
         let name = contents.text(&format!("tensor.{i}.name"))?;
         if name != spec.name {
@@ -100,6 +131,8 @@ pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec]) -> Result<()> 
         if got != spec.shape {
             return Err(Error::Shape { expected: spec.shape.clone(), got }.in_tensor(name));
         }
+        let same = contents.same(&format!("tensor.{i}.format"), format_text(config.format_of(spec)));
+        same.map_err(|e| e.in_tensor(name))?;
     }
     Ok(())
 }
@@ -112,11 +145,18 @@ pub(crate) fn put_state(contents: &mut Contents, at: &str, state: State) {
     contents.set_f64(format!("{at}.weights"), state.weights);
     put_reports(contents, &format!("{at}.reports"), &state.reports);
     for (i, t) in state.tensors.into_iter().enumerate() {
-        contents.set(format!("{at}.{i}.scaled"), t.scaled);
-        contents.arrays.insert(format!("{at}.{i}.levels"), Array::U32(t.levels));
-        contents.arrays.insert(format!("{at}.{i}.scales"), Array::Bf16(t.scales));
-        if let Some(seen) = t.seen {
-            contents.arrays.insert(format!("{at}.{i}.seen"), Array::Bf16(seen));
+        match t {
+            TensorState::F32(sum) => {
+                contents.arrays.insert(format!("{at}.{i}.sum"), Array::F32(sum));
+            }
+            TensorState::Levels { levels, scales, seen, scaled } => {
+                contents.arrays.insert(format!("{at}.{i}.levels"), Array::U32(levels));
+                contents.arrays.insert(format!("{at}.{i}.scales"), Array::Bf16(scales));
+                if let Some(seen) = seen {
+                    contents.set(format!("{at}.{i}.scaled"), scaled);
+                    contents.arrays.insert(format!("{at}.{i}.seen"), Array::Bf16(seen));
+                }
+            }
         }
     }
 }
@@ -131,12 +171,17 @@ pub(crate) fn get_state(contents: &mut Contents, at: &str, tensors: usize) -> Re
     };
     state.reports = get_reports(contents, &format!("{at}.reports"))?;
     for i in 0..tensors {
-        let seen = format!("{at}.{i}.seen");
-        state.tensors.push(TensorState {
-            levels: contents.u32s(&format!("{at}.{i}.levels"))?,
-            scales: contents.bf16s(&format!("{at}.{i}.scales"))?,
-            seen: if contents.arrays.contains_key(&seen) { Some(contents.bf16s(&seen)?) } else { None },
-            scaled: contents.get(&format!("{at}.{i}.scaled"))?,
+        let (sum, seen) = (format!("{at}.{i}.sum"), format!("{at}.{i}.seen"));
+        state.tensors.push(if contents.arrays.contains_key(&sum) {
+            TensorState::F32(contents.f32s(&sum)?)
+        } else {
+            let exact = contents.arrays.contains_key(&seen);
+            TensorState::Levels {
+                levels: contents.u32s(&format!("{at}.{i}.levels"))?,
+                scales: contents.bf16s(&format!("{at}.{i}.scales"))?,
+                seen: if exact { Some(contents.bf16s(&seen)?) } else { None },
+                scaled: if exact { contents.get(&format!("{at}.{i}.scaled"))? } else { false },
+            }
         });
     }
     Ok(state)
@@ -150,7 +195,7 @@ pub(crate) fn put_reports(contents: &mut Contents, name: &str, reports: &[Report
 pub(crate) fn get_reports(contents: &mut Contents, name: &str) -> Result<Vec<Report>> {
     let words = contents.u64s(name)?;
     let (rows, rest) = words.as_chunks::<3>();
-    crate::op::length("reports", 3 * rows.len(), 3 * rows.len() + rest.len())?;
+    length("reports", 3 * rows.len(), 3 * rows.len() + rest.len())?;
     let report = |&[non_finite, first, clipped]: &[u64; 3]| {
         let report = Report { non_finite, first: first.checked_sub(1), clipped };
         report.validate(usize::MAX).map(|()| report)

@@ -47,6 +47,8 @@ impl Array {
 /// Fields and arrays, by name. Taking one out removes it, so that what is left over can be refused.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Contents {
+    /// The version of the format that it was read from.
+    pub(crate) version: u32,
     pub(crate) fields: BTreeMap<String, String>,
     pub(crate) arrays: BTreeMap<String, Array>,
 }
@@ -103,7 +105,6 @@ impl Contents {
         }
     }
 
-    #[cfg(feature = "candle")]
     pub(crate) fn f32s(&mut self, name: &str) -> Result<Vec<f32>> {
         match self.take(name)? {
             Array::F32(x) => Ok(x),

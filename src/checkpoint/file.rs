@@ -94,8 +94,9 @@ fn decode(kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
         return Err(foreign(kind, "another program's file".to_owned()));
     }
     let version = contents.text("version")?;
-    if !version.parse().is_ok_and(|v| (OLDEST..=VERSION).contains(&v)) {
-        return Err(Error::CheckpointVersion { got: version, oldest: OLDEST, known: VERSION });
+    match version.parse() {
+        Ok(v) if (OLDEST..=VERSION).contains(&v) => contents.version = v,
+        _ => return Err(Error::CheckpointVersion { got: version, oldest: OLDEST, known: VERSION }),
     }
     let got = contents.text("kind")?;
     if got != kind {

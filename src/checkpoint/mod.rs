@@ -38,7 +38,7 @@ pub(crate) use contents::{Array, Contents};
 pub(crate) use file::{read, write};
 
 /// The version of the format that is written.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The earliest version of the format that is read.
 pub const OLDEST: u32 = 1;
