@@ -40,19 +40,12 @@ pub trait Case {
     /// What the backend's memory reports.
     fn bind<B: Backend>(&self, backend: &B, place: Place) -> Result<Self::Bound<B>>;
 
-    /// Makes the call of a step, with one list or with a list for each tensor, last tensor first. What it returns
-    /// (reductions only) as bits.
+    /// Makes the call of a step, with one list or with a list for each tensor, last tensor first.
     ///
     /// # Errors
     ///
     /// What the operation reports.
-    fn call<B: Backend>(
-        &self,
-        backend: &B,
-        bound: &mut Self::Bound<B>,
-        step: usize,
-        singly: bool,
-    ) -> Result<Option<u64>>;
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Self::Bound<B>, step: usize, singly: bool) -> Result<()>;
 
     /// Reads outputs and reports back, and sees that inputs and everything around the outputs are as they were.
     ///

@@ -64,13 +64,6 @@ pub enum Difference {
         /// What it must hold.
         expected: Report,
     },
-    /// A returned number differs.
-    Number {
-        /// Its bits.
-        got: Option<u64>,
-        /// The bits it must have.
-        expected: Option<u64>,
-    },
     /// A call failed, or did not fail, or failed otherwise than it must.
     Outcome {
         /// The error, as it prints with all its fields.
@@ -84,6 +77,8 @@ pub enum Difference {
     Contract(String),
     /// A filter names no operation.
     NoSuchOperation,
+    /// There are no cases for an operation.
+    NoCases,
 }
 
 impl fmt::Debug for Failure {
@@ -123,16 +118,31 @@ impl fmt::Display for Difference {
             Difference::Report { slot, got, expected } => {
                 write!(f, "report slot {slot}: got {got:?}, expected {expected:?}")
             }
-            Difference::Number { got, expected } => write!(f, "result bits: got {got:x?}, expected {expected:x?}"),
             Difference::Outcome { got, expected } => write!(f, "outcome: got {got:?}, expected {expected:?}"),
             Difference::Memory(error) => write!(f, "memory: {error}"),
             Difference::Contract(what) => f.write_str(what),
-            Difference::NoSuchOperation => f.write_str("the suite has no such operation"),
+            Difference::NoSuchOperation => f.write_str("there is no such operation"),
+            Difference::NoCases => f.write_str("the suite has no cases for it"),
         }
     }
 }
 
 impl std::error::Error for Failure {}
+
+impl Failure {
+    /// A failure outside any case.
+    pub(super) fn of_suite(backend: &str, operation: &str, seed: u64, what: Difference) -> Box<Failure> {
+        Box::new(Failure {
+            backend: backend.to_owned(),
+            operation: operation.to_owned(),
+            parameters: String::new(),
+            seed,
+            run: String::new(),
+            step: 0,
+            what,
+        })
+    }
+}
 
 /// What was covered by operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

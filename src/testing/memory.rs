@@ -44,6 +44,9 @@ fn buffers<B: Backend, T: Pod + Send + Sync + Debug>(backend: &B, data: &[T]) ->
     let mut a = backend.upload(data)?;
     same(&backend.download(B::view(&a))?, data, "upload and download")?;
     that(B::len(&B::view(&a)) == n && B::len_mut(&B::view_mut(&mut a)) == n, || format!("length of a view of {n}"))?;
+    backend.accepts(&B::view(&a))?;
+    backend.accepts_mut(&B::view_mut(&mut a))?;
+    same(&backend.download(B::shorten(B::view(&a)))?, data, "a view for a shorter time")?;
     parts::<B, T>(backend, data)?;
 
     // A part is cleared and a part is copied; what is beside them stays.
@@ -54,6 +57,14 @@ fn buffers<B: Backend, T: Pod + Send + Sync + Debug>(backend: &B, data: &[T]) ->
         backend.clear(part)?;
     }
     same(&backend.download(B::view(&a))?, &expected, "clear of a part")?;
+    let mut whole = B::view_mut(&mut a);
+    that(B::len_mut(&B::reborrow(&mut whole)) == n, || format!("length of a mutable view of {n}, borrowed again"))?;
+    if let Some(part) = B::slice_mut(B::reborrow(&mut whole), 0..from) {
+        backend.clear(part)?;
+    }
+    drop(whole);
+    expected[..from].fill(T::zeroed());
+    same(&backend.download(B::view(&a))?, &expected, "clear of a part of a view that was borrowed again")?;
     let source = backend.upload(data)?;
     let range = n / 5..n / 5 + (to - from);
     expected[from..to].copy_from_slice(&data[range.clone()]);
@@ -113,6 +124,7 @@ fn reports<B: Backend>(backend: &B) -> Result<(), Difference> {
     for slots in [0usize, 1, 5, 1000] {
         let mut reports = backend.reports(slots)?;
         that(B::report_slots(&reports) == slots, || format!("{slots} report slots"))?;
+        backend.accepts_reports(&reports)?;
         let empty = vec![Report::default(); slots];
         let found = backend.read_reports(&reports)?;
         that(found == empty, || format!("{slots} new report slots are not empty"))?;
@@ -121,7 +133,7 @@ fn reports<B: Backend>(backend: &B) -> Result<(), Difference> {
         let mut expected = empty.clone();
         for call in 1..=2 {
             let item = Item { x: B::view(&bad), first: 10 * call, report: slot };
-            backend.check(&Check { weight: 1.0 }, &[item], &mut reports)?;
+            backend.check(&Check { weight: 1.0 }, &mut [item], &mut reports)?;
             expected[slot] = Report { non_finite: 2 * call, first: Some(11), clipped: 0 };
             let found = backend.read_reports(&reports)?;
             that(found == expected, || format!("reports of {slots} slots after {call} checks: {:?}", found.last()))?;

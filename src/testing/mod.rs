@@ -22,7 +22,6 @@ pub mod arena;
 pub mod case;
 pub mod cases;
 mod failure;
-mod faulty;
 mod memory;
 mod options;
 mod reference;
@@ -30,11 +29,10 @@ mod runner;
 pub mod values;
 
 pub use failure::{Covered, Difference, Failure, Summary};
-pub use faulty::{Fault, Faulty, Part};
 pub use options::{Budget, Options};
 pub use reference::Reference;
 
-use crate::op::Backend;
+use crate::op::{Backend, OPERATIONS};
 
 /// Compares a backend with the reference, bit for bit.
 ///
@@ -43,18 +41,8 @@ use crate::op::Backend;
 /// The first [`Failure`]: it names the operation, its parameters, the seed, the first differing index and the inputs
 /// there. A filter that names no operation fails too.
 pub fn conformance<B: Backend>(backend: &B, options: &Options) -> Result<Summary, Box<Failure>> {
-    let failure = |operation: &str, what| {
-        Box::new(Failure {
-            backend: backend.name(),
-            operation: operation.to_owned(),
-            parameters: String::new(),
-            seed: options.seed,
-            run: String::new(),
-            step: 0,
-            what,
-        })
-    };
-    let known = |o: &String| o == "memory" || cases::OPERATIONS.contains(&o.as_str());
+    let failure = |operation: &str, what| Failure::of_suite(&backend.name(), operation, options.seed, what);
+    let known = |o: &String| o == "memory" || OPERATIONS.contains(&o.as_str());
     if let Some(unknown) = options.only.iter().chain(&options.except).find(|o| !known(o)) {
         return Err(failure(unknown, Difference::NoSuchOperation));
     }

@@ -82,7 +82,7 @@ impl<T: Element> Case for AccumulateAdaptive<T> {
         })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, step: usize, singly: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, step: usize, singly: bool) -> Result<()> {
         let (op, given) = &self.batches[step];
         let state = bound.levels.views_mut()?.into_iter().zip(bound.scales.views_mut()?);
         let mut items: Vec<AdaptiveItem<'_, B, T>> = given
@@ -98,8 +98,7 @@ impl<T: Element> Case for AccumulateAdaptive<T> {
                 report: t.slot,
             })
             .collect();
-        by(&mut items, singly, |items| backend.accumulate_adaptive(op, items, &mut bound.reports))?;
-        Ok(None)
+        by(&mut items, singly, |items| backend.accumulate_adaptive(op, items, &mut bound.reports))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {

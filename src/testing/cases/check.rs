@@ -7,7 +7,7 @@ use crate::op::Backend;
 use crate::op::Element;
 use crate::op::check::{Check as Op, Item};
 use crate::testing::arena::{Binder, Held, Place, Spoil};
-use crate::testing::case::{Case, Found, Visit};
+use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
 use crate::testing::options::Options;
 use crate::testing::values::{Pattern, Rng};
@@ -56,12 +56,10 @@ impl<T: Element> Case for Check<T> {
         Ok(Bound { x, reports: backend.reports(self.slots)? })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<()> {
         let views = self.tensors.iter().zip(bound.x.views()?);
-        let items: Vec<Item<'_, B, T>> = views.map(|(t, x)| Item { x, first: t.first, report: t.slot }).collect();
-        let lists = if singly { 1 } else { items.len().max(1) };
-        items.chunks(lists).rev().try_for_each(|items| backend.check(&self.op, items, &mut bound.reports))?;
-        Ok(None)
+        let mut items: Vec<Item<'_, B, T>> = views.map(|(t, x)| Item { x, first: t.first, report: t.slot }).collect();
+        by(&mut items, singly, |items| backend.check(&self.op, items, &mut bound.reports))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {

@@ -63,12 +63,11 @@ impl<T: Element> Case for Dequantize<T> {
         })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<()> {
         let inputs = bound.words.views()?.into_iter().zip(bound.scales.views()?);
         let mut items: Vec<Item<'_, B, T>> =
             inputs.zip(bound.out.views_mut()?).map(|((words, scales), out)| Item { words, scales, out }).collect();
-        by(&mut items, singly, |items| backend.dequantize(&self.op, items))?;
-        Ok(None)
+        by(&mut items, singly, |items| backend.dequantize(&self.op, items))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {

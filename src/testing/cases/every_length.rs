@@ -4,10 +4,11 @@ use super::{
     AccumulateAdaptive, AccumulateExact, Dequantize, Levels, Look, Quantize, ReadOut, blocks, levels, list, place,
     scales, slots, trits,
 };
-use crate::op::accumulate::{Adaptive, Exact, Look as LookOp};
+use crate::op::accumulate::{Adaptive, Exact};
 use crate::op::dequantize::Dequantize as DequantizeOp;
 use crate::op::quantize::{Quantize as QuantizeOp, Rule, Threshold};
 use crate::op::read_out::ReadOut as ReadOutOp;
+use crate::op::window::Look as LookOp;
 use crate::op::{BlockSize, Element, Grouping};
 use crate::testing::case::Visit;
 use crate::testing::failure::Failure;
@@ -62,8 +63,15 @@ fn one<T: Element>(
             visit.visit(&AccumulateAdaptive::new(vec![(op, given(rng)), (op, given(rng))]))
         }
         "accumulate_exact" => {
-            let op = Exact { bits: 8, block, draw: place(rng), weight: 1.0, held: 0 };
-            visit.visit(&AccumulateExact::new(vec![(op, given(rng))]))
+            for (bits, headroom) in [(8, None), (32, None), (8, Some(1.5)), (32, Some(1.0))] {
+                let op = Exact { bits, block, draw: place(rng), weight: 1.0, held: 0, headroom };
+                let mut case = AccumulateExact::new(vec![(op, given(rng))]);
+                if headroom.is_some() {
+                    case.scales.iter_mut().for_each(|scales| scales.fill(0));
+                }
+                visit.visit(&case)?;
+            }
+            Ok(())
         }
         "look" => {
             let seen = lengths.iter().map(|&n| vec![0; block.blocks(n)]).collect();

@@ -5,7 +5,7 @@ use super::{Given, blocks, list, scales, shapes, slots, type_name};
 use crate::error::Result;
 use crate::op::Backend;
 use crate::op::Element;
-use crate::op::accumulate::{Look as Op, LookItem};
+use crate::op::window::{Look as Op, LookItem};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
@@ -63,12 +63,11 @@ impl<T: Element> Case for Look<T> {
         })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<()> {
         let views = bound.x.views()?.into_iter().zip(bound.seen.views_mut()?);
         let mut items: Vec<LookItem<'_, B, T>> =
             self.tensors.iter().zip(views).map(|(t, (x, seen))| LookItem { x, seen, report: t.slot }).collect();
-        by(&mut items, singly, |items| backend.look(&self.op, items, &mut bound.reports))?;
-        Ok(None)
+        by(&mut items, singly, |items| backend.look(&self.op, items, &mut bound.reports))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {

@@ -2,6 +2,7 @@
 
 mod accumulate_adaptive;
 mod accumulate_exact;
+mod accumulate_f32;
 mod check;
 mod dequantize;
 mod every_length;
@@ -10,13 +11,17 @@ mod pack;
 mod planes;
 mod quantize;
 mod read_out;
+mod read_out_f32;
 mod reduce;
+mod squared_norm_f32;
+mod sums;
 mod update;
 mod window;
 mod wrong;
 
 pub use accumulate_adaptive::AccumulateAdaptive;
 pub use accumulate_exact::AccumulateExact;
+pub use accumulate_f32::AccumulateF32;
 pub use check::Check;
 pub use dequantize::Dequantize;
 pub use look::Look;
@@ -24,43 +29,21 @@ pub use pack::{Pack, Unpack};
 pub use planes::{Conversion, Convert};
 pub use quantize::Quantize;
 pub use read_out::{Levels, ReadOut};
-pub use reduce::{Reduce, Reduction, Side};
+pub use read_out_f32::ReadOutF32;
+pub use reduce::{Reduce, Reduced, Reduction, Side};
+pub use squared_norm_f32::SquaredNormF32;
 pub use update::{Rule as UpdateRule, Update};
-pub use window::{Merge, WindowScales};
+pub use window::{CompareScales, Merge, WindowScales};
 pub use wrong::Wrong;
 
 use super::case::Visit;
-use super::failure::Failure;
+use super::failure::{Difference, Failure};
 use super::options::Options;
 use super::values::{Pattern, Rng};
 use crate::numerics::constants::ELEMENTS_MAX;
 use crate::numerics::level::level_max;
 use crate::numerics::pack::{set_field, words};
-use crate::op::{BlockSize, Draw, Element, Grouping};
-
-/// The operations of [`crate::op::Backend`] that the suite has cases for.
-pub const OPERATIONS: &[&str] = &[
-    "quantize",
-    "dequantize",
-    "accumulate_adaptive",
-    "accumulate_exact",
-    "look",
-    "window_scales",
-    "merge",
-    "read_out",
-    "check",
-    "pack",
-    "unpack",
-    "split_planes",
-    "join_planes",
-    "planes_to_fields",
-    "fields_to_planes",
-    "count_nonzero",
-    "dot",
-    "squared_norm",
-    "update_sgd",
-    "update_adamw",
-];
+use crate::op::{BlockSize, Draw, Element, Grouping, OPERATIONS};
 
 /// Runs a walk for each element type.
 macro_rules! typed {
@@ -75,7 +58,7 @@ macro_rules! typed {
 ///
 /// # Errors
 ///
-/// The first that the visitor returns.
+/// The first that the visitor returns; [`Difference::NoCases`] for an operation without cases.
 pub fn each(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     for &operation in OPERATIONS.iter().filter(|o| options.covers(o)) {
         match operation {
@@ -83,10 +66,13 @@ pub fn each(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure
             "dequantize" => typed!(dequantize, options, visit),
             "accumulate_adaptive" => typed!(accumulate_adaptive, options, visit),
             "accumulate_exact" => typed!(accumulate_exact, options, visit),
+            "accumulate_f32" => typed!(accumulate_f32, options, visit),
             "look" => typed!(look, options, visit),
             "window_scales" => window::each_scales(options, visit)?,
+            "compare_scales" => window::each_compare(options, visit)?,
             "merge" => window::each_merge(options, visit)?,
             "read_out" => typed!(read_out, options, visit),
+            "read_out_f32" => typed!(read_out_f32, options, visit),
             "check" => typed!(check, options, visit),
             "pack" => pack::each_pack(options, visit)?,
             "unpack" => pack::each_unpack(options, visit)?,
@@ -97,10 +83,12 @@ pub fn each(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure
             "count_nonzero" => reduce::each_count(options, visit)?,
             "dot" => reduce::each_dot(options, visit)?,
             "squared_norm" => reduce::each_norm(options, visit)?,
-            _ => {
+            "squared_norm_f32" => squared_norm_f32::each(options, visit)?,
+            "update_sgd" | "update_adamw" => {
                 update::each::<f32>(operation == "update_adamw", options, visit)?;
                 update::each::<half::bf16>(operation == "update_adamw", options, visit)?;
             }
+            _ => return Err(Failure::of_suite("the suite", operation, options.seed, Difference::NoCases)),
         }
         if options.is_full() {
             every_length::each(operation, options, visit)?;
@@ -290,5 +278,14 @@ fn scales(rng: &mut Rng, n: usize, largest: u16) -> Vec<u16> {
         2..5 => smallest + rng.below(u64::from(largest - smallest)) as u16,
         _ => around_one(rng),
     };
+    (0..n).map(scale).collect()
+}
+
+/// Scales of a window of counts: for 32 bits powers of two from 2^-111 to 2^105, and zeros.
+fn count_scales(rng: &mut Rng, bits: u32, n: usize) -> Vec<u16> {
+    if bits < 32 {
+        return scales(rng, n, 0x7e80);
+    }
+    let scale = |_| if rng.below(8) == 0 { 0 } else { (16 + rng.below(217) as u16) << 7 };
     (0..n).map(scale).collect()
 }

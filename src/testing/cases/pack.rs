@@ -4,13 +4,14 @@ use super::{lengths, long_lengths, slots, trits};
 use crate::error::Result;
 use crate::numerics::pack::words;
 use crate::op::Backend;
+use crate::op::pack::{Pack as PackOp, PackItem, Unpack as UnpackOp, UnpackItem};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
-use crate::testing::case::{Case, Found, Visit};
+use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
 use crate::testing::options::Options;
 use crate::testing::values::Rng;
 
-/// Packs trits, one call a tensor.
+/// Packs a list of trits.
 #[derive(Clone, Debug)]
 pub struct Pack {
     /// The trits of each tensor.
@@ -56,11 +57,11 @@ impl Case for Pack {
         })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, _: bool) -> Result<Option<u64>> {
-        for (i, (trits, words)) in bound.trits.views()?.into_iter().zip(bound.words.views_mut()?).enumerate() {
-            backend.pack(trits, words, &mut bound.reports, i + self.slot)?;
-        }
-        Ok(None)
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, singly: bool) -> Result<()> {
+        let views = bound.trits.views()?.into_iter().zip(bound.words.views_mut()?).zip(self.slot..);
+        let mut items: Vec<PackItem<'_, B>> =
+            views.map(|((trits, words), report)| PackItem { trits, words, report }).collect();
+        by(&mut items, singly, |items| backend.pack(&PackOp, items, &mut bound.reports))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B>) -> Result<Found, Difference> {
@@ -90,7 +91,7 @@ pub(super) fn each_pack(options: &Options, visit: &mut impl Visit) -> Result<(),
     visit.visit(&Pack { trits: vec![every], slot: 1, spoil: None })
 }
 
-/// Unpacks planes, one call a tensor.
+/// Unpacks a list of planes.
 #[derive(Clone, Debug)]
 pub struct Unpack {
     /// The elements and the planes of each tensor.
@@ -129,11 +130,11 @@ impl Case for Unpack {
         })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, _: bool) -> Result<Option<u64>> {
-        for (i, (words, trits)) in bound.words.views()?.into_iter().zip(bound.trits.views_mut()?).enumerate() {
-            backend.unpack(words, trits, &mut bound.reports, i + self.slot)?;
-        }
-        Ok(None)
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, singly: bool) -> Result<()> {
+        let views = bound.words.views()?.into_iter().zip(bound.trits.views_mut()?).zip(self.slot..);
+        let mut items: Vec<UnpackItem<'_, B>> =
+            views.map(|((words, trits), report)| UnpackItem { words, trits, report }).collect();
+        by(&mut items, singly, |items| backend.unpack(&UnpackOp, items, &mut bound.reports))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B>) -> Result<Found, Difference> {

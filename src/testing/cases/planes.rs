@@ -3,8 +3,12 @@
 use super::{lengths, long_lengths, trits};
 use crate::error::Result;
 use crate::op::Backend;
+use crate::op::pack::{
+    FieldsToPlanes, FieldsToPlanesItem, JoinPlanes, JoinPlanesItem, PlanesToFields, PlanesToFieldsItem, SplitPlanes,
+    SplitPlanesItem,
+};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
-use crate::testing::case::{Case, Found, Visit};
+use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
 use crate::testing::options::Options;
 use crate::testing::values::Rng;
@@ -22,7 +26,7 @@ pub enum Conversion {
     FieldsToPlanes,
 }
 
-/// Converts tensors, one call each.
+/// Converts a list.
 #[derive(Clone, Debug)]
 pub struct Convert {
     /// Which conversion.
@@ -78,27 +82,36 @@ impl Case for Convert {
         Ok(Bound { from, to })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, _: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, singly: bool) -> Result<()> {
         let from = bound.from.iter().map(|h| Ok(h.views()?.into_iter())).collect::<Result<Vec<_>>>()?;
         let to = bound.to.iter_mut().map(|h| Ok(h.views_mut()?.into_iter())).collect::<Result<Vec<_>>>()?;
         let (mut from, mut to) = (from.into_iter(), to.into_iter());
         match (self.conversion, (from.next(), from.next()), (to.next(), to.next())) {
             (Conversion::SplitPlanes, (Some(words), None), (Some(plus), Some(minus))) => {
-                words.zip(plus.zip(minus)).try_for_each(|(w, (p, m))| backend.split_planes(w, p, m))?;
+                let views = words.zip(plus.zip(minus));
+                let mut items: Vec<SplitPlanesItem<'_, B>> =
+                    views.map(|(words, (plus, minus))| SplitPlanesItem { words, plus, minus }).collect();
+                by(&mut items, singly, |items| backend.split_planes(&SplitPlanes, items))
             }
             (Conversion::JoinPlanes, (Some(plus), Some(minus)), (Some(words), None)) => {
-                words.zip(plus.zip(minus)).try_for_each(|(w, (p, m))| backend.join_planes(p, m, w))?;
+                let views = words.zip(plus.zip(minus));
+                let mut items: Vec<JoinPlanesItem<'_, B>> =
+                    views.map(|(words, (plus, minus))| JoinPlanesItem { plus, minus, words }).collect();
+                by(&mut items, singly, |items| backend.join_planes(&JoinPlanes, items))
             }
             (Conversion::PlanesToFields, (Some(words), None), (Some(fields), None)) => {
-                words.zip(fields).try_for_each(|(w, f)| backend.planes_to_fields(w, f))?;
+                let mut items: Vec<PlanesToFieldsItem<'_, B>> =
+                    words.zip(fields).map(|(words, fields)| PlanesToFieldsItem { words, fields }).collect();
+                by(&mut items, singly, |items| backend.planes_to_fields(&PlanesToFields, items))
             }
             (Conversion::FieldsToPlanes, (Some(fields), None), (Some(words), None)) => {
-                fields.zip(words).try_for_each(|(f, w)| backend.fields_to_planes(f, w))?;
+                let mut items: Vec<FieldsToPlanesItem<'_, B>> =
+                    fields.zip(words).map(|(fields, words)| FieldsToPlanesItem { fields, words }).collect();
+                by(&mut items, singly, |items| backend.fields_to_planes(&FieldsToPlanes, items))
             }
             // `bind` makes no other numbers of parts.
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(None)
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B>) -> Result<Found, Difference> {

@@ -67,7 +67,7 @@ impl<T: Element> Case for Quantize<T> {
         })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<()> {
         let outputs = bound.words.views_mut()?.into_iter().zip(bound.scales.views_mut()?);
         let mut items: Vec<Item<'_, B, T>> = self
             .tensors
@@ -83,8 +83,7 @@ impl<T: Element> Case for Quantize<T> {
                 report: t.slot,
             })
             .collect();
-        by(&mut items, singly, |items| backend.quantize(&self.op, items, &mut bound.reports))?;
-        Ok(None)
+        by(&mut items, singly, |items| backend.quantize(&self.op, items, &mut bound.reports))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {

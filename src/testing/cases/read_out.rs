@@ -3,9 +3,9 @@
 use super::update::marked;
 use super::{blocks, lengths, levels, scales, type_name};
 use crate::error::Result;
-use crate::op::Backend;
-use crate::op::Element;
+use crate::numerics::pack::set_field;
 use crate::op::read_out::{BITS, Item, ReadOut as Op};
+use crate::op::{Backend, BlockSize, Element};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
@@ -79,7 +79,7 @@ impl<T: Element> Case for ReadOut<T> {
         })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, _: usize, singly: bool) -> Result<()> {
         let inputs = bound.levels.views()?.into_iter().zip(bound.scales.views()?);
         let outputs = bound.out.views_mut()?.into_iter().zip(&self.tensors);
         let mut items: Vec<Item<'_, B, T>> = inputs
@@ -87,8 +87,7 @@ impl<T: Element> Case for ReadOut<T> {
             .map(|((levels, scales), (out, t))| Item { levels, scales, out, guard: t.guard })
             .collect();
         let guards = if self.guards.is_empty() { None } else { Some(&bound.guards) };
-        by(&mut items, singly, |items| backend.read_out(&self.op, items, guards))?;
-        Ok(None)
+        by(&mut items, singly, |items| backend.read_out(&self.op, items, guards))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {
@@ -112,11 +111,31 @@ impl<T: Element> Case for ReadOut<T> {
     }
 }
 
+/// Levels times scales near and past the end of the range, brought back into it by the factor: the real product is
+/// what counts, and so 4 times 2^126 times 1/4 is 2^126.
+fn near_the_end<T: Element>(rng: &mut Rng, bits: u32, block: BlockSize) -> ReadOut<T> {
+    let tensor = |n: usize| {
+        let mut levels = levels(rng, bits, n);
+        if bits > 2 {
+            (0..n).step_by(5).for_each(|i| set_field(&mut levels, bits, i, 4));
+        }
+        Levels { n, levels, scales: (0..block.blocks(n) as u16).map(|b| 0x7e80 - b % 4).collect(), guard: None }
+    };
+    let tensors = [1, 32, 77, 300, 9000].map(tensor).into();
+    let factor = rng.pick(&[0.25, -0.25, 0.5, 1.0 / 2_147_483_648.0, 1.2e-38]);
+    let op = Op { bits, block, factor };
+    ReadOut { op, tensors, guards: Vec::new(), spoil: None, output: PhantomData }
+}
+
 /// Walks over the cases.
 pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut rng = Rng::new(options.seed, 3);
-    let factors = [1.0, 1.0 / 3.0, -0.1, 65_536.0, 1.0 / 65_536.0, 1.5e-20];
+    // Also what saturates any output.
+    let factors = [1.0, 1.0 / 3.0, -0.1, 65_536.0, 1.0 / 65_536.0, 1.5e-20, f32::MAX, -1e30];
     for &bits in BITS {
+        for block in blocks() {
+            visit.visit(&near_the_end::<T>(&mut rng, bits, block))?;
+        }
         for (number, block) in blocks().enumerate() {
             for (factor, guarded) in factors.into_iter().zip([false, true].into_iter().cycle()) {
                 // Without the full budget every block size meets two factors, every factor some block sizes.

@@ -1,10 +1,11 @@
 //! Cases of weight updates: several steps in a row.
 
-use super::{Given, blocks, lengths, levels, list, place, scales, type_name};
+use super::{Given, blocks, lengths, levels, list, place, scales, slots, type_name};
 use crate::error::Result;
 use crate::numerics::pack::words;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
 use crate::op::Backend;
+use crate::op::read_out::BITS;
 use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use crate::op::{BlockSize, Element, check};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
@@ -58,8 +59,12 @@ pub struct Update<T> {
     pub packed: Vec<(Vec<u32>, Vec<u16>)>,
     /// The dense gradient of each tensor, empty for a packed one.
     pub dense: Vec<Vec<f32>>,
+    /// What both moments of each tensor begin with.
+    pub moments: Vec<Vec<f32>>,
     /// Whether each slot of the guards counts something; empty for no guards.
     pub guards: Vec<bool>,
+    /// How many report slots there are.
+    pub slots: usize,
     /// A length made wrong on purpose.
     pub spoil: Option<Spoil>,
 }
@@ -72,6 +77,7 @@ pub struct Bound<B: Backend, T: Element> {
     dense: Held<B, f32>,
     moments: Vec<Held<B, f32>>,
     guards: Option<B::Reports>,
+    reports: B::Reports,
 }
 
 /// Reports of which some slots count a non-finite element.
@@ -81,7 +87,7 @@ pub(super) fn marked<B: Backend>(binder: &Binder<'_, B>, marks: &[bool]) -> Resu
     for (report, _) in marks.iter().enumerate().filter(|(_, marked)| **marked) {
         for x in bad.views()? {
             let item = check::Item { x, first: 0, report };
-            binder.memory.check(&check::Check { weight: 1.0 }, &[item], &mut guards)?;
+            binder.memory.check(&check::Check { weight: 1.0 }, &mut [item], &mut guards)?;
         }
     }
     Ok(guards)
@@ -118,19 +124,19 @@ impl<T: Element> Case for Update<T> {
 
     fn bind<B: Backend>(&self, backend: &B, place: Place) -> Result<Bound<B, T>> {
         let binder = Binder { memory: backend, place, spoil: self.spoil };
-        let zeros = || self.tensors.iter().map(|t| vec![0.0; t.x.len()]);
         let names = ["moment", "second moment"].into_iter().take(self.rule.moments());
         Ok(Bound {
             weights: binder.hold("weights", self.tensors.iter().map(|t| t.x.clone()))?,
             levels: binder.hold("levels", self.packed.iter().map(|p| p.0.clone()))?,
             scales: binder.hold("scales", self.packed.iter().map(|p| p.1.clone()))?,
             dense: binder.hold("dense", self.dense.clone())?,
-            moments: names.map(|name| binder.hold(name, zeros())).collect::<Result<_>>()?,
+            moments: names.map(|name| binder.hold(name, self.moments.clone())).collect::<Result<_>>()?,
             guards: if self.guards.is_empty() { None } else { Some(marked(&binder, &self.guards)?) },
+            reports: backend.reports(self.slots)?,
         })
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, step: usize, singly: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, step: usize, singly: bool) -> Result<()> {
         let mut rule = self.rule;
         rule.source_mut().draw.step = self.rule.source().draw.step.wrapping_add(step as u32);
         let packed = bound.levels.views()?.into_iter().zip(bound.scales.views()?);
@@ -150,12 +156,13 @@ impl<T: Element> Case for Update<T> {
                         gradient,
                         weights,
                         momentum: moments.first_mut().and_then(Iterator::next),
+                        report: t.slot,
                     })
                     .collect();
-                by(&mut items, singly, |items| backend.update_sgd(op, items, guards))?;
+                by(&mut items, singly, |items| backend.update_sgd(op, items, guards, &mut bound.reports))
             }
             Rule::AdamW(op) => {
-                let [m, v] = &mut moments[..] else { return Ok(None) };
+                let [m, v] = &mut moments[..] else { return Ok(()) };
                 let mut items: Vec<AdamWItem<'_, B, T>> = tensors
                     .zip(m.zip(v))
                     .map(|(((t, gradient), weights), (first_moment, second_moment))| AdamWItem {
@@ -165,12 +172,12 @@ impl<T: Element> Case for Update<T> {
                         weights,
                         first_moment,
                         second_moment,
+                        report: t.slot,
                     })
                     .collect();
-                by(&mut items, singly, |items| backend.update_adamw(op, items, guards))?;
+                by(&mut items, singly, |items| backend.update_adamw(op, items, guards, &mut bound.reports))
             }
         }
-        Ok(None)
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {
@@ -181,7 +188,8 @@ impl<T: Element> Case for Update<T> {
         for moment in &bound.moments {
             fields.push(moment.read(backend, Layout::Elements)?);
         }
-        let reports = bound.guards.as_ref().map_or(Ok(Vec::new()), |guards| backend.read_reports(guards))?;
+        let mut reports = bound.guards.as_ref().map_or(Ok(Vec::new()), |guards| backend.read_reports(guards))?;
+        reports.extend(backend.read_reports(&bound.reports)?);
         Ok(Found { fields, reports })
     }
 
@@ -216,7 +224,8 @@ pub(super) fn update<T: Element>(rng: &mut Rng, rule: Rule, lengths: &[usize]) -
         }
         debug_assert_eq!(packed[i].0.len(), if i % 3 == 2 { 0 } else { words(n, bits) });
     }
-    Update { rule, tensors, packed, dense, guards: Vec::new(), spoil: None }
+    let moments = lengths.iter().map(|&n| vec![0.0; n]).collect();
+    Update { rule, tensors, packed, dense, moments, guards: Vec::new(), slots: slots(lengths.len()), spoil: None }
 }
 
 /// The rules that the walk meets in turn.
@@ -239,35 +248,58 @@ fn rules(adamw: bool, source: Source) -> Vec<Rule> {
     all.map(rule).into()
 }
 
-/// Weights, gradients and squares at the ends of the range, and no operation that gives NaN, of which the bits are open:
-/// infinite weights, the largest and the smallest beside others, gradients whose squares overflow, or underflow to a
-/// root of 0.
+/// Weights, gradients, squares and moments at the ends of the range. What would not be finite is kept and reported: weights
+/// that are not finite to begin with, moments and weights that overflow, f32 results that a draw rounds up to an
+/// infinite bf16. What is finite is taken: the largest and the smallest numbers, gradients whose squares underflow.
 fn extremes<T: Element>(rng: &mut Rng, adamw: bool, source: Source) -> Vec<Update<T>> {
-    let ends = [f32::INFINITY, f32::MAX, 3.38e38, 1.0, f32::MIN_POSITIVE, 1e-40, 0.0];
-    let mut case = |rule: Rule, ends: &[f32], size: f32, lengths: &[usize]| {
-        let mut case = update::<T>(rng, rule, lengths);
-        for t in &mut case.tensors {
-            for x in &mut t.x {
-                let end = rng.pick(ends);
-                *x = T::from_f32_bits(if rng.below(2) == 0 { end } else { -end }.to_bits());
-            }
+    let all = [f32::NAN, f32::INFINITY, f32::MAX, 3.38e38, 1.0, f32::MIN_POSITIVE, 1e-40, 0.0];
+    let finite = &all[2..];
+    // The largest bf16; half way to the next, rounded up by every second draw, it is infinite.
+    let largest = [f32::from_bits(0x7f7f_0000)];
+    let source = Source { factor: 1.0, ..source };
+    let rules = |rate: f32| match adamw {
+        true => {
+            let terms = |eps| AdamWTerms::new(f64::from(rate), (0.9, 0.999), eps, 0.0, 3);
+            [1e-8, f64::from(f32::MIN_POSITIVE)].map(|eps| Rule::AdamW(AdamW { source, terms: terms(eps) }))
         }
-        for g in case.dense.iter_mut().flatten() {
-            *g = size.copysign(*g) * (1.0 + rng.unit() as f32);
-        }
-        case
+        false => [0.0, 0.9].map(|momentum| {
+            let terms = SgdTerms { learning_rate: rate, momentum, weight_decay: 0.0 };
+            Rule::Sgd(Sgd { source, terms, nesterov: false })
+        }),
     };
-    if !adamw {
-        let terms = SgdTerms { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
-        return vec![case(Rule::Sgd(Sgd { source, terms, nesterov: false }), &ends, 1e36, &[300, 1029, 517])];
+    // The learning rate, weights, the size of gradients, and of moments.
+    let ends: [(f32, &[f32], f32, f32); 6] = [
+        (0.1, &all, 1e36, 0.0),
+        (1e-3, finite, 1e-30, 0.0),
+        (0.1, finite, 1e38, 3.3e38),
+        (1e30, finite, 1e12, 1.0),
+        (0.1, &largest, 6.7e36, 0.0),
+        (3.3e35, &largest, 1.0, 0.0),
+    ];
+    let mut cases = Vec::new();
+    for (rate, weights, size, moment) in ends {
+        for rule in rules(rate) {
+            let mut case = update::<T>(rng, rule, &[300, 1029, 517]);
+            for x in case.tensors.iter_mut().flat_map(|t| &mut t.x) {
+                let (end, negative) = (rng.pick(weights), rng.below(2) == 0);
+                *x = T::from_f32_bits(if negative { -end } else { end }.to_bits());
+            }
+            for g in case.dense.iter_mut().flatten() {
+                *g = size.copysign(*g) * (1.0 + rng.unit() as f32);
+            }
+            case.moments.iter_mut().flatten().for_each(|m| *m = moment * rng.unit() as f32);
+            cases.push(case);
+        }
     }
-    let rule = |eps| Rule::AdamW(AdamW { source, terms: AdamWTerms::new(1e-3, (0.9, 0.999), eps, 0.01, 3) });
-    let mut all = vec![case(rule(1e-8), &ends, 1e36, &[300, 1029, 517])];
-    // Dense gradients only and finite weights: a level of 0 over a root of 0, or Inf less the Inf that comes, would be NaN.
-    let mut small = case(rule(0.0), &ends[3..], 1e-30, &[0, 0, 517]);
-    small.packed[..2].fill((Vec::new(), Vec::new()));
-    all.push(small);
-    all
+    // Levels times scales near and past the end of the range, brought back into it by the factor or not.
+    for factor in [0.25, 1e-3, 1.2e-38] {
+        let mut rule = rules(0.1)[0];
+        rule.source_mut().factor = factor;
+        let mut case = update::<T>(rng, rule, &[300, 1029, 517]);
+        case.packed.iter_mut().for_each(|p| p.1 = (0..p.1.len() as u16).map(|block| 0x7e80 - block % 4).collect());
+        cases.push(case);
+    }
+    cases
 }
 
 /// Walks over the cases of SGD or AdamW.
@@ -275,7 +307,7 @@ pub(super) fn each<T: Element>(adamw: bool, options: &Options, visit: &mut impl 
     let mut rng = Rng::new(options.seed, 16 + u64::from(adamw));
     let some = |b: &BlockSize| options.is_full() || [32, 64, 256, 4096].contains(&b.get());
     for (number, block) in blocks().filter(some).enumerate() {
-        for bits in [2, 4, 8, 16] {
+        for &bits in BITS {
             let factor = [1.0, 0.125, 1.0 / 3.0, 1e-6][number % 4];
             let source = Source { bits, block, factor, draw: place(&mut rng) };
             for (i, rule) in rules(adamw, source).into_iter().enumerate() {

@@ -2,17 +2,21 @@
 
 use super::update::update;
 use super::{
-    AccumulateAdaptive, AccumulateExact, Check, Conversion, Convert, Dequantize, Given, Levels, Look, Merge, Pack,
-    Quantize, ReadOut, Reduce, Reduction, Unpack, UpdateRule, WindowScales, list, side, trits,
+    AccumulateAdaptive, AccumulateExact, AccumulateF32, Check, CompareScales, Conversion, Convert, Dequantize, Given,
+    Levels, Look, Merge, Pack, Quantize, ReadOut, ReadOutF32, Reduce, Reduced, Reduction, SquaredNormF32, Unpack,
+    UpdateRule, WindowScales, list, side, trits,
 };
 use crate::error::Result;
 use crate::numerics::constants::{ELEMENTS_MAX, MICRO_BATCHES_MAX};
-use crate::numerics::pack::words;
+use crate::numerics::reduce::SUM_WORDS;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
 use crate::op::Backend;
-use crate::op::accumulate::{Adaptive, Exact, Merge as MergeOp, WindowScales as ScalesOp};
+use crate::op::accumulate::{Adaptive, Exact, F32};
 use crate::op::quantize::{Quantize as QuantizeOp, Rule, Threshold};
+use crate::op::read_out::{ReadOut as ReadOutOp, ReadOutF32 as ReadOutF32Op};
+use crate::op::reduce::{CountNonzero, Dot, SquaredNorm};
 use crate::op::update::{AdamW, Sgd, Source};
+use crate::op::window::{Look as LookOp, Merge as MergeOp, WindowScales as ScalesOp};
 use crate::op::{BlockSize, Draw, Element, Grouping};
 use crate::testing::arena::{Place, Spoil};
 use crate::testing::case::{Case, Found, Visit};
@@ -57,7 +61,7 @@ impl<C: Case> Case for Wrong<C> {
         self.case.bind(backend, place)
     }
 
-    fn call<B: Backend>(&self, backend: &B, bound: &mut C::Bound<B>, step: usize, _: bool) -> Result<Option<u64>> {
+    fn call<B: Backend>(&self, backend: &B, bound: &mut C::Bound<B>, step: usize, _: bool) -> Result<()> {
         // In one list always: one by one, the items before the wrong one would be done.
         self.case.call(backend, bound, step, false)
     }
@@ -118,10 +122,13 @@ pub(super) fn each(operation: &str, options: &Options, visit: &mut impl Visit) -
         "dequantize" => dequantize(&mut rng, visit),
         "accumulate_adaptive" => adaptive(&mut rng, visit),
         "accumulate_exact" => exact(&mut rng, visit),
+        "accumulate_f32" => sums_in_f32(&mut rng, visit),
         "look" => look(&mut rng, visit),
         "window_scales" => scales(visit),
+        "compare_scales" => compare(visit),
         "merge" => merge(visit),
         "read_out" => read_out(&mut rng, visit),
+        "read_out_f32" => read_out_f32(visit),
         "check" => check(&mut rng, visit),
         "pack" => pack(visit),
         "unpack" => unpack(&mut rng, visit),
@@ -129,8 +136,16 @@ pub(super) fn each(operation: &str, options: &Options, visit: &mut impl Visit) -
         "join_planes" => convert(Conversion::JoinPlanes, &["words", "plus", "minus"], visit),
         "planes_to_fields" => convert(Conversion::PlanesToFields, &["words", "fields"], visit),
         "fields_to_planes" => convert(Conversion::FieldsToPlanes, &["words", "fields"], visit),
-        "dot" => reduce(&mut rng, Reduction::Dot, &["words_a", "words_b", "scales_a", "scales_b"], visit),
-        "squared_norm" => reduce(&mut rng, Reduction::SquaredNorm(4), &["words_a", "scales_a"], visit),
+        "count_nonzero" => reduce(&mut rng, Reduction::CountNonzero(CountNonzero), &[], visit),
+        "dot" => {
+            let roles = ["words_a", "words_b", "scales_a", "scales_b"];
+            reduce(&mut rng, Reduction::Dot(Dot::default()), &roles, visit)
+        }
+        "squared_norm" => {
+            let op = SquaredNorm { bits: 4, grouping: Grouping::default() };
+            reduce(&mut rng, Reduction::SquaredNorm(op), &["words_a", "scales_a"], visit)
+        }
+        "squared_norm_f32" => squared_norm_f32(visit),
         "update_sgd" | "update_adamw" => updates(&mut rng, operation == "update_adamw", visit),
         _ => Ok(()),
     }
@@ -199,7 +214,8 @@ fn adaptive(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
 }
 
 fn exact(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
-    let op = Exact { bits: 4, block: BlockSize::default(), draw: Draw::new(3, 4), weight: 1.0, held: 0 };
+    let op =
+        Exact { bits: 4, block: BlockSize::default(), draw: Draw::new(3, 4), weight: 1.0, held: 0, headroom: None };
     let mut spoiler = Spoiler { good: AccumulateExact::<f32>::new(vec![(op, given(rng))]), visit };
     spoiler.lengths(&["counts", "scales", "seen"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.batches[0].1[LAST].slot = c.slots)?;
@@ -207,12 +223,15 @@ fn exact(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     spoiler.with("first not on a block", |c| c.batches[0].1[LAST].first = 32)?;
     spoiler.with("end past the last element", |c| c.batches[0].1[LAST].first = ELEMENTS_MAX)?;
     spoiler.with("micro-batch", |c| c.batches[0].0.draw = TOO_LATE)?;
-    for (bits, held) in [(4, 7), (8, 127), (16, 32_767), (16, u32::MAX)] {
+    for (bits, held) in [(4, 7), (8, 127), (16, 32_767), (16, u32::MAX), (32, 1023), (32, u32::MAX)] {
         let change = |c: &mut AccumulateExact<f32>| (c.batches[0].0.bits, c.batches[0].0.held) = (bits, held);
         spoiler.with(format!("{held} held at {bits} bits"), change)?;
     }
-    for bits in [0, 2, 3, 32, u32::MAX] {
+    for bits in NO_WIDTH {
         spoiler.with(format!("{bits} bits"), |c| c.batches[0].0.bits = bits)?;
+    }
+    for headroom in [0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        spoiler.with(format!("headroom {headroom}"), |c| c.batches[0].0.headroom = Some(headroom))?;
     }
     for weight in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         spoiler.with(format!("weight {weight}"), |c| c.batches[0].0.weight = weight)?;
@@ -220,8 +239,21 @@ fn exact(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     Ok(())
 }
 
+fn sums_in_f32(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let mut spoiler = Spoiler { good: AccumulateF32::<f32>::new(vec![(F32 { weight: 1.0 }, given(rng))]), visit };
+    spoiler.lengths(&["sum"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.batches[0].1[LAST].slot = c.slots)?;
+    spoiler.with("slot of the highest number", |c| c.batches[0].1[LAST].slot = usize::MAX)?;
+    spoiler.with("end past the last element", |c| c.batches[0].1[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("end past 2^64", |c| c.batches[0].1[LAST].first = u64::MAX)?;
+    for weight in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        spoiler.with(format!("weight {weight}"), |c| c.batches[0].0.weight = weight)?;
+    }
+    Ok(())
+}
+
 fn look(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
-    let op = crate::op::accumulate::Look { block: BlockSize::default(), weight: 1.0 };
+    let op = LookOp { block: BlockSize::default(), weight: 1.0 };
     let seen = SHAPES.map(|(n, _)| vec![0; n.div_ceil(64)]).into();
     let mut spoiler = Spoiler { good: Look::<f32> { op, tensors: given(rng), seen, slots: 6, spoil: None }, visit };
     spoiler.lengths(&["seen"], LAST, |c| &mut c.spoil)?;
@@ -233,29 +265,48 @@ fn look(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     Ok(())
 }
 
+const NO_WIDTH: [u32; 6] = [0, 2, 3, 12, 33, u32::MAX];
+
 fn scales(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
-    let good = WindowScales { op: ScalesOp { headroom: 1.0 }, seen: vec![vec![0x3f80; 5]], spoil: None };
+    let tensors = SHAPES.map(|(n, _)| (vec![0x3f80; n], vec![0; n])).into();
+    let good = WindowScales { op: ScalesOp { headroom: 1.0, bits: 8 }, tensors, spoil: None };
     let mut spoiler = Spoiler { good, visit };
-    spoiler.lengths(&["seen", "scales"], 0, |c| &mut c.spoil)?;
+    spoiler.lengths(&["seen", "scales"], LAST, |c| &mut c.spoil)?;
     for headroom in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         spoiler.with(format!("headroom {headroom}"), |c| c.op.headroom = headroom)?;
+    }
+    for bits in NO_WIDTH {
+        spoiler.with(format!("{bits} bits"), |c| c.op.bits = bits)?;
     }
     Ok(())
 }
 
+fn compare(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let tensors = SHAPES.map(|(n, _)| (vec![0x3f80; n], vec![0x3f00; n], 1)).into();
+    let mut spoiler = Spoiler { good: CompareScales { tensors, slots: 3, spoil: None }, visit };
+    spoiler.lengths(&["a", "b"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.tensors[LAST].2 = 3)?;
+    spoiler.with("slot of the highest number", |c| c.tensors[LAST].2 = usize::MAX)
+}
+
 fn merge(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
-    let counts = vec![(vec![0x1111_1111; 8], vec![0x2222_2222; 8])];
-    let good = Merge { op: MergeOp { bits: 4, held: 2, added: 1 }, counts, spoil: None };
+    let counts = vec![(vec![0x1111_1111; 8], vec![0x2222_2222; 8]); 3];
+    let seen = vec![(vec![0x3f80; 2], vec![0x3f00; 2]); 3];
+    let good = Merge { op: MergeOp { bits: 4, held: 2, added: 1 }, counts, seen, spoil: None };
     let mut spoiler = Spoiler { good, visit };
-    spoiler.lengths(&["from", "into"], 0, |c| &mut c.spoil)?;
-    for (bits, held, added) in [(2, 0, 0), (5, 1, 1), (4, 7, 1), (4, 0, 8), (8, 64, 64), (16, u32::MAX, u32::MAX)] {
+    spoiler.lengths(&["from", "into", "seen_from", "seen"], LAST, |c| &mut c.spoil)?;
+    for bits in NO_WIDTH {
+        spoiler.with(format!("{bits} bits"), |c| c.op.bits = bits)?;
+    }
+    let too_many = [(4, 7, 1), (4, 0, 8), (8, 64, 64), (16, u32::MAX, u32::MAX), (32, 1023, 1), (32, 512, 512)];
+    for (bits, held, added) in too_many {
         spoiler.with(format!("{held} + {added} at {bits} bits"), |c| c.op = MergeOp { bits, held, added })?;
     }
     Ok(())
 }
 
 fn read_out(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
-    let op = crate::op::read_out::ReadOut { bits: 4, block: BlockSize::default(), factor: 1.0 };
+    let op = ReadOutOp { bits: 4, block: BlockSize::default(), factor: 1.0 };
     let tensor = |(n, _): (usize, _)| Levels {
         n,
         levels: super::levels(rng, 4, n),
@@ -271,9 +322,24 @@ fn read_out(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     spoiler.with("guard past the last", |c| c.tensors[LAST].guard = Some(2))?;
     spoiler.with("guard of the highest number", |c| c.tensors[LAST].guard = Some(usize::MAX))?;
     spoiler.with("guard without guards", |c| (c.tensors[LAST].guard, c.guards) = (Some(0), Vec::new()))?;
-    for bits in [0, 3, 32, u32::MAX] {
+    for bits in [0, 3, 33, u32::MAX] {
         spoiler.with(format!("{bits} bits"), |c| c.op.bits = bits)?;
     }
+    for factor in [f32::NAN, f32::INFINITY] {
+        spoiler.with(format!("factor {factor}"), |c| c.op.factor = factor)?;
+    }
+    Ok(())
+}
+
+fn read_out_f32(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let tensors = SHAPES.map(|(n, _)| (vec![1.5; n], None)).into();
+    let (op, guards) = (ReadOutF32Op { factor: 1.0 }, vec![true; 2]);
+    let good = ReadOutF32::<half::f16> { op, tensors, guards, spoil: None, output: PhantomData };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["sum", "out"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("guard past the last", |c| c.tensors[LAST].1 = Some(2))?;
+    spoiler.with("guard of the highest number", |c| c.tensors[LAST].1 = Some(usize::MAX))?;
+    spoiler.with("guard without guards", |c| (c.tensors[LAST].1, c.guards) = (Some(0), Vec::new()))?;
     for factor in [f32::NAN, f32::INFINITY] {
         spoiler.with(format!("factor {factor}"), |c| c.op.factor = factor)?;
     }
@@ -296,24 +362,25 @@ fn check(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
 }
 
 fn pack(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
-    let mut spoiler = Spoiler { good: Pack { trits: vec![vec![1, -1, 5, 0]], slot: 1, spoil: None }, visit };
-    spoiler.lengths(&["words"], 0, |c| &mut c.spoil)?;
+    let good = Pack { trits: vec![vec![1, -1, 5, 0]; 3], slot: 1, spoil: None };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["words"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.slot = 4)?;
-    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX)
+    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX - LAST)
 }
 
 fn unpack(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
-    let good = Unpack { tensors: vec![(64, trits(rng, 64, 50))], slot: 1, spoil: None };
+    let good = Unpack { tensors: vec![(64, trits(rng, 64, 50)); 3], slot: 1, spoil: None };
     let mut spoiler = Spoiler { good, visit };
-    spoiler.lengths(&["words"], 0, |c| &mut c.spoil)?;
-    spoiler.with("trits of another group", |c| c.spoil = Some(Spoil { role: "trits", tensor: 0, by: 1 }))?;
+    spoiler.lengths(&["words"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("trits of another group", |c| c.spoil = Some(Spoil { role: "trits", tensor: LAST, by: 1 }))?;
     spoiler.with("slot past the last", |c| c.slot = 4)?;
-    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX)
+    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX - LAST)
 }
 
 fn convert(conversion: Conversion, roles: &[&'static str], visit: &mut impl Visit) -> Result<(), Box<Failure>> {
-    let good = Convert { conversion, words: vec![vec![0x1234_5678; 6]], spoil: None };
-    Spoiler { good, visit }.lengths(roles, 0, |c| &mut c.spoil)
+    let good = Convert { conversion, words: vec![vec![0x1234_5678; 6]; 3], spoil: None };
+    Spoiler { good, visit }.lengths(roles, LAST, |c| &mut c.spoil)
 }
 
 fn reduce(
@@ -322,19 +389,43 @@ fn reduce(
     roles: &[&'static str],
     visit: &mut impl Visit,
 ) -> Result<(), Box<Failure>> {
-    let (grouping, n) = (Grouping::default(), 130);
-    let bits = if let Reduction::SquaredNorm(bits) = reduction { bits } else { 2 };
-    debug_assert_eq!(side(rng, bits, grouping, n).0.len(), words(n, bits));
-    let sides = [side(rng, bits, grouping, n), side(rng, bits, grouping, n)];
-    let mut spoiler = Spoiler { good: Reduce { reduction, grouping, n, sides, spoil: None }, visit };
-    spoiler.lengths(roles, 0, |c| &mut c.spoil)?;
-    spoiler.with("rows do not divide", |c| c.grouping = Grouping::Row(7))?;
-    if reduction != Reduction::Dot {
-        for bits in [0, 3, 32] {
-            spoiler.with(format!("{bits} bits"), |c| c.reduction = Reduction::SquaredNorm(bits))?;
+    let bits = if let Reduction::SquaredNorm(op) = reduction { op.bits } else { 2 };
+    let mut side = |n| side(rng, bits, Grouping::default(), n);
+    let tensors = SHAPES.map(|(n, _)| Reduced { n, sides: [side(n), side(n)], slot: 1 }).into();
+    let good = Reduce { reduction, tensors, sums: vec![0; 3 * SUM_WORDS], spoil: None };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(roles, LAST, |c| &mut c.spoil)?;
+    spoiler.lengths(&["sums"], 0, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 3)?;
+    spoiler.with("slot of the highest number", |c| c.tensors[LAST].slot = usize::MAX)?;
+    spoiler.with("no sums", |c| c.sums.clear())?;
+    let rows = Grouping::Row(7);
+    match reduction {
+        Reduction::CountNonzero(_) => {
+            spoiler.with("odd words", |c| c.spoil = Some(Spoil { role: "words_a", tensor: LAST, by: 1 }))
+        }
+        Reduction::Dot(_) => {
+            spoiler.with("rows do not divide", |c| c.reduction = Reduction::Dot(Dot { grouping: rows }))
+        }
+        Reduction::SquaredNorm(op) => {
+            let with = |change: SquaredNorm| move |c: &mut Reduce| c.reduction = Reduction::SquaredNorm(change);
+            spoiler.with("rows do not divide", with(SquaredNorm { grouping: rows, ..op }))?;
+            for bits in [0, 3, 33, u32::MAX] {
+                spoiler.with(format!("{bits} bits"), with(SquaredNorm { bits, ..op }))?;
+            }
+            Ok(())
         }
     }
-    Ok(())
+}
+
+fn squared_norm_f32(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let tensors = SHAPES.map(|(n, _)| (vec![2.0; n], 1)).into();
+    let good = SquaredNormF32 { tensors, sums: vec![0; 3 * SUM_WORDS], spoil: None };
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["sums"], 0, |c| &mut c.spoil)?;
+    spoiler.with("slot past the last", |c| c.tensors[LAST].1 = 3)?;
+    spoiler.with("slot of the highest number", |c| c.tensors[LAST].1 = usize::MAX)?;
+    spoiler.with("no sums", |c| c.sums.clear())
 }
 
 fn updates(rng: &mut Rng, adamw: bool, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
@@ -356,6 +447,8 @@ fn updates(rng: &mut Rng, adamw: bool, visit: &mut impl Visit) -> Result<(), Box
     }
     spoiler.with("first not on a block", |c| c.tensors[LAST].first = 32)?;
     spoiler.with("end past the last element", |c| c.tensors[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("slot past the last", |c| c.tensors[LAST].slot = c.slots)?;
+    spoiler.with("slot of the highest number", |c| c.tensors[LAST].slot = usize::MAX)?;
     spoiler.with("3 bits", |c| c.rule.source_mut().bits = 3)?;
     spoiler.with("factor NaN", |c| c.rule.source_mut().factor = f32::NAN)?;
     spoiler.with("micro-batch", |c| c.rule.source_mut().draw = TOO_LATE)?;

@@ -1,36 +1,40 @@
 //! Accumulation, element by element.
 
-use super::{draws, in_range, note, sign};
+use super::{Reference, draws, in_range, note, sign};
+use crate::error::Result;
 use crate::numerics::constants::domain;
 use crate::numerics::float::{bf16_to_f32, magnitude};
-use crate::numerics::level::{level_max, round_level, sum, value, weighted};
+use crate::numerics::level::{level_max, round_fine, round_level, sum, sum_f32, value, weighted};
 use crate::numerics::pack::{field, level, set_field, set_level};
-use crate::numerics::scale::{level_scale, stochastic_scale, window_scale};
+use crate::numerics::scale::{count_scale, level_scale, stochastic_scale};
 use crate::numerics::trit::keep;
-use crate::op::accumulate::{Adaptive, Exact, Look, WindowScales};
-use crate::op::{Element, Report};
+use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32};
+use crate::op::{Checked, Element, Launch, Report};
 
-/// One tensor added to adaptive levels.
-pub(super) fn adaptive<T: Element>(
-    op: &Adaptive,
-    (tensor, first): (u32, u64),
-    x: &[T],
-    levels: &mut [u32],
-    scales: &mut [u16],
-) -> Report {
+impl Launch<Adaptive> for Reference {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Adaptive, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        for item in items {
+            reports[item.report].merge(adaptive(op, item));
+        }
+        Ok(())
+    }
+}
+
+fn adaptive<T: Element>(op: &Adaptive, item: &mut AdaptiveItem<'_, Reference, T>) -> Report {
     let mut report = Report::default();
-    let draws = draws(&op.draw.position(tensor, domain::ADAPTIVE), first, x.len());
+    let draws = draws(&op.draw.position(item.tensor, domain::ADAPTIVE), item.first, item.x.len());
     let size = op.block.get() as usize;
-    for (block, (x, scale)) in x.chunks(size).zip(scales).enumerate() {
+    for (block, (x, scale)) in item.x.chunks(size).zip(item.scales.iter_mut()).enumerate() {
         let start = block * size;
         let old = bf16_to_f32(*scale);
         let sums: Vec<u32> = x
             .iter()
             .enumerate()
             .map(|(i, x)| {
-                let l = level(levels, op.bits, start + i);
+                let l = level(item.levels, op.bits, start + i);
                 sum(l, old, weighted(x.to_f32_bits(), op.weight.to_bits())).unwrap_or_else(|| {
-                    note(&mut report, first + (start + i) as u64);
+                    note(&mut report, item.first + (start + i) as u64);
                     value(l, old).to_bits()
                 })
             })
@@ -39,60 +43,65 @@ pub(super) fn adaptive<T: Element>(
         let new = level_scale(max, level_max(op.bits));
         for (i, &v) in sums.iter().enumerate() {
             let l = round_level(v, new, draws[start + i]);
-            set_level(levels, op.bits, start + i, l);
+            set_level(item.levels, op.bits, start + i, l);
         }
         *scale = (new >> 16) as u16;
     }
     report
 }
 
-/// One tensor added to exact counts.
-pub(super) fn exact<T: Element>(
-    op: &Exact,
-    (tensor, first): (u32, u64),
-    x: &[T],
-    counts: &mut [u32],
-    scales: &[u16],
-    seen: &mut [u16],
-) -> Report {
-    let mut report = Report::default();
-    let draws = draws(&op.draw.position(tensor, domain::TERNARY), first, x.len());
-    let size = op.block.get() as usize;
-    for (i, x) in x.iter().enumerate() {
-        let index = first + i as u64;
-        let p = in_range(weighted(x.to_f32_bits(), op.weight.to_bits()), index, &mut report);
-        let (m, s) = (magnitude(p), bf16_to_f32(scales[i / size]));
-        if keep(m, s, draws[i]) {
-            set_field(counts, op.bits, i, field(counts, op.bits, i) + sign(p));
+impl Launch<Exact> for Reference {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Exact, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        for item in items {
+            reports[item.report].merge(exact(op, item));
         }
-        report.clipped += u64::from(m > s);
-        // Rounding up keeps the order of magnitudes, so the maximum of the rounded is the rounded maximum.
-        seen[i / size] = seen[i / size].max((stochastic_scale(m) >> 16) as u16);
+        Ok(())
     }
-    report
 }
 
-/// The block maxima of one tensor joined into `seen`.
-pub(super) fn look<T: Element>(op: &Look, x: &[T], seen: &mut [u16]) -> Report {
+fn exact<T: Element>(op: &Exact, item: &mut ExactItem<'_, Reference, T>) -> Report {
     let mut report = Report::default();
+    let draws = draws(&op.draw.position(item.tensor, domain::TERNARY), item.first, item.x.len());
+    let products: Vec<u32> = (item.first..)
+        .zip(item.x)
+        .map(|(index, x)| in_range(weighted(x.to_f32_bits(), op.weight.to_bits()), index, &mut report))
+        .collect();
     let size = op.block.get() as usize;
-    for (i, x) in x.iter().enumerate() {
-        let p = in_range(weighted(x.to_f32_bits(), op.weight.to_bits()), i as u64, &mut report);
-        seen[i / size] = seen[i / size].max((stochastic_scale(magnitude(p)) >> 16) as u16);
+    for (block, products) in products.chunks(size).enumerate() {
+        let max = products.iter().map(|&p| magnitude(p)).max().unwrap_or(0);
+        let seen = stochastic_scale(max);
+        if let (0, Some(headroom)) = (item.scales[block], op.headroom) {
+            item.scales[block] = (count_scale(op.bits, seen, headroom.to_bits()) >> 16) as u16;
+        }
+        item.seen[block] = item.seen[block].max((seen >> 16) as u16);
+        let s = bf16_to_f32(item.scales[block]);
+        for (i, &p) in (block * size..).zip(products) {
+            let (added, clipped) = if op.bits == 32 { round_fine(p, s) } else { trit(p, s, draws[i]) };
+            set_field(item.counts, op.bits, i, field(item.counts, op.bits, i).wrapping_add(added));
+            report.clipped += u64::from(clipped);
+        }
     }
     report
 }
 
-/// Block maxima to the scales of a window.
-pub(super) fn window_scales(op: &WindowScales, seen: &[u16], scales: &mut [u16]) {
-    for (seen, scale) in seen.iter().zip(scales) {
-        *scale = (window_scale(bf16_to_f32(*seen), magnitude(op.headroom.to_bits())) >> 16) as u16;
-    }
+/// The trit of a product under a scale, and whether it was cut.
+fn trit(p: u32, s: u32, k: u32) -> (i32, bool) {
+    let m = magnitude(p);
+    (if keep(m, s, k) { sign(p) } else { 0 }, m > s)
 }
 
-/// Counts added field by field.
-pub(super) fn merge(bits: u32, from: &[u32], into: &mut [u32]) {
-    for i in 0..from.len() * 32 / bits as usize {
-        set_field(into, bits, i, field(into, bits, i).wrapping_add(field(from, bits, i)));
+impl Launch<F32> for Reference {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, F32, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        for item in items {
+            for (index, (x, total)) in (item.first..).zip(item.x.iter().zip(item.sum.iter_mut())) {
+                match sum_f32(total.to_bits(), weighted(x.to_f32_bits(), op.weight.to_bits())) {
+                    Some(v) => *total = f32::from_bits(v),
+                    None => note(&mut reports[item.report], index),
+                }
+            }
+        }
+        Ok(())
     }
 }

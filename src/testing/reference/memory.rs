@@ -58,6 +58,18 @@ impl Memory for Reference {
         view
     }
 
+    fn accepts<T: Pod + Send + Sync>(&self, _: &&[T]) -> Result<()> {
+        Ok(())
+    }
+
+    fn accepts_mut<T: Pod + Send + Sync>(&self, _: &&mut [T]) -> Result<()> {
+        Ok(())
+    }
+
+    fn accepts_reports(&self, _: &Vec<Report>) -> Result<()> {
+        Ok(())
+    }
+
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {
         view.get(range)
     }

@@ -1,16 +1,16 @@
 //! The reference: every operation once more, element by element, straight from [`crate::numerics`].
 //!
-//! It shares no code with `src/cpu`, has no fast path and keeps no state. [`Reference`] offers it as a backend, so
-//! that a case runs on it exactly as on the device under test.
+//! It shares no code with `src/cpu`, has no fast path and keeps no state. [`Reference`] is a backend, so that a case runs
+//! on it exactly as on the device under test.
 
 mod accumulate;
-mod backend;
 mod floats;
 mod memory;
 mod pack;
 mod quantize;
 mod reduce;
 mod update;
+mod window;
 
 use crate::numerics::constants::GROUP;
 use crate::numerics::draw::{Position, draws as group_draws};
@@ -24,6 +24,11 @@ pub struct Reference;
 /// Notes one element that cannot be used.
 fn note(report: &mut Report, index: u64) {
     report.merge(Report { non_finite: 1, first: Some(index), clipped: 0 });
+}
+
+/// Whether a slot of the guards counts anything.
+fn counts(guards: Option<&Vec<Report>>, slot: Option<usize>) -> bool {
+    guards.is_some_and(|guards| slot.is_some_and(|slot| guards[slot].non_finite > 0))
 }
 
 /// An element's f32 bits, or zero and a note where it is out of range.

@@ -1,41 +1,46 @@
 //! Quantize, element by element.
 
-use super::{draws, in_range, sign};
+use super::{Reference, draws, in_range, sign};
+use crate::error::Result;
 use crate::numerics::constants::domain;
 use crate::numerics::float::magnitude;
 use crate::numerics::pack::set_level;
 use crate::numerics::scale::stochastic_scale;
 use crate::numerics::threshold::{Moments, Sum, relative};
 use crate::numerics::trit::{above, keep};
-use crate::op::quantize::{Quantize, Rule, Threshold};
-use crate::op::{Element, Report};
+use crate::op::quantize::{Item, Quantize, Rule, Threshold};
+use crate::op::{Checked, Element, Launch, Report};
 
-/// One tensor to planes and scales; what was found.
-pub(super) fn quantize<T: Element>(
-    op: &Quantize,
-    (tensor, first): (u32, u64),
-    x: &[T],
-    words: &mut [u32],
-    scales: &mut [u16],
-) -> Report {
+impl Launch<Quantize> for Reference {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Quantize, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        for item in items {
+            reports[item.report].merge(quantize(op, item));
+        }
+        Ok(())
+    }
+}
+
+fn quantize<T: Element>(op: &Quantize, item: &mut Item<'_, Reference, T>) -> Report {
     let mut report = Report::default();
+    let (first, n) = (item.first, item.x.len());
     let bits: Vec<u32> =
-        x.iter().zip(first..).map(|(x, index)| in_range(x.to_f32_bits(), index, &mut report)).collect();
-    words.fill(0);
+        item.x.iter().zip(first..).map(|(x, index)| in_range(x.to_f32_bits(), index, &mut report)).collect();
+    item.words.fill(0);
     let mut drawn = None;
-    let size = op.grouping.size(x.len());
+    let size = op.grouping.size(n);
     for (number, group) in bits.chunks(size).enumerate() {
         let start = number * size;
         let (scale, trits) = match op.rule {
-            Rule::Stochastic { draw: place, clip } => {
-                let all = drawn.get_or_insert_with(|| draws(&place.position(tensor, domain::TERNARY), first, x.len()));
+            Rule::Stochastic { draw, clip } => {
+                let all = drawn.get_or_insert_with(|| draws(&draw.position(item.tensor, domain::TERNARY), first, n));
                 stochastic(group, clip, &all[start..], &mut report)
             }
             Rule::Threshold(threshold) => above_threshold(group, threshold),
         };
-        scales[number] = (scale >> 16) as u16;
+        item.scales[number] = (scale >> 16) as u16;
         for (i, t) in trits.into_iter().enumerate() {
-            set_level(words, 2, start + i, t);
+            set_level(item.words, 2, start + i, t);
         }
     }
     report

@@ -1,40 +1,75 @@
 //! Weight updates, element by element.
 
-use super::draws;
+use super::{Reference, draws, note};
+use crate::error::Result;
 use crate::numerics::constants::domain;
 use crate::numerics::float::bf16_to_f32;
 use crate::numerics::level::read_out;
 use crate::numerics::pack::level;
 use crate::numerics::update::{adamw, sgd, to_bf16};
-use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
-use crate::op::{Element, ElementType};
-use crate::testing::Reference;
+use crate::op::update::{AdamW, Gradient, Sgd, Source};
+use crate::op::{Checked, Element, ElementType, Launch, Report};
 use crate::testing::values::raw;
 
-/// One tensor by SGD.
-pub(super) fn by_sgd<T: Element>(op: &Sgd, item: &mut SgdItem<'_, Reference, T>) {
-    let draws = draws(&op.source.draw.position(item.tensor, domain::WEIGHT), item.first, item.weights.len());
-    for (i, weight) in item.weights.iter_mut().enumerate() {
-        let g = gradient(&op.source, &item.gradient, i);
-        let old = item.momentum.as_ref().map_or(0.0, |b| b[i]);
-        let (w, b) = sgd(&op.terms, op.nesterov, g, f32::from_bits(weight.to_f32_bits()), old);
-        *weight = rounded(w, draws[i]);
-        if let Some(momentum) = &mut item.momentum {
-            momentum[i] = b;
+impl Launch<Sgd> for Reference {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Sgd, T>) -> Result<()> {
+        let (op, items, (guards, reports)) = work.into_parts();
+        if stopped(guards) {
+            return Ok(());
         }
+        for item in items {
+            let draws = draws(&op.source.draw.position(item.tensor, domain::WEIGHT), item.first, item.weights.len());
+            for (i, weight) in item.weights.iter_mut().enumerate() {
+                let g = gradient(&op.source, &item.gradient, i);
+                let old = item.momentum.as_ref().map_or(0.0, |b| b[i]);
+                let (w, b) = sgd(&op.terms, op.nesterov, g, f32::from_bits(weight.to_f32_bits()), old);
+                let new = rounded::<T>(w, draws[i]);
+                if !finite(new) || !b.is_finite() {
+                    note(&mut reports[item.report], item.first + i as u64);
+                    continue;
+                }
+                *weight = new;
+                if let Some(momentum) = &mut item.momentum {
+                    momentum[i] = b;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// One tensor by AdamW.
-pub(super) fn by_adamw<T: Element>(op: &AdamW, item: &mut AdamWItem<'_, Reference, T>) {
-    let draws = draws(&op.source.draw.position(item.tensor, domain::WEIGHT), item.first, item.weights.len());
-    for (i, weight) in item.weights.iter_mut().enumerate() {
-        let g = gradient(&op.source, &item.gradient, i);
-        let (m, v) = (&mut item.first_moment[i], &mut item.second_moment[i]);
-        let w;
-        (w, *m, *v) = adamw(&op.terms, g, f32::from_bits(weight.to_f32_bits()), *m, *v);
-        *weight = rounded(w, draws[i]);
+impl Launch<AdamW> for Reference {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW, T>) -> Result<()> {
+        let (op, items, (guards, reports)) = work.into_parts();
+        if stopped(guards) {
+            return Ok(());
+        }
+        for item in items {
+            let draws = draws(&op.source.draw.position(item.tensor, domain::WEIGHT), item.first, item.weights.len());
+            for (i, weight) in item.weights.iter_mut().enumerate() {
+                let g = gradient(&op.source, &item.gradient, i);
+                let (old_m, old_v) = (item.first_moment[i], item.second_moment[i]);
+                let (w, m, v) = adamw(&op.terms, g, f32::from_bits(weight.to_f32_bits()), old_m, old_v);
+                let new = rounded::<T>(w, draws[i]);
+                if !finite(new) || !m.is_finite() || !v.is_finite() {
+                    note(&mut reports[item.report], item.first + i as u64);
+                    continue;
+                }
+                *weight = new;
+                (item.first_moment[i], item.second_moment[i]) = (m, v);
+            }
+        }
+        Ok(())
     }
+}
+
+/// Whether any guard counts something: the step is skipped.
+fn stopped(guards: Option<&Vec<Report>>) -> bool {
+    guards.is_some_and(|guards| guards.iter().any(|g| g.non_finite > 0))
+}
+
+fn finite<T: Element>(x: T) -> bool {
+    f32::from_bits(x.to_f32_bits()).is_finite()
 }
 
 fn gradient(source: &Source, gradient: &Gradient<'_, Reference>, i: usize) -> f32 {
