@@ -5,7 +5,7 @@ use super::{read, write};
 use crate::accumulator::{Accumulator, Config, Format, Scales, Spec, State, TensorState};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::op::Report;
+use crate::op::{Draw, Report};
 use std::path::Path;
 
 const KIND: &str = "accumulator";
@@ -85,8 +85,7 @@ fn shape_text(shape: &[usize]) -> String {
 }
 
 pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec]) -> Result<()> {
-    let count: usize = contents.get("tensors")?;
-    crate::op::length("tensors in the checkpoint", specs.len(), count)?;
+    contents.same("tensors", specs.len())?;
     for (i, spec) in specs.iter().enumerate() {
         let name = contents.text(&format!("tensor.{i}.name"))?;
         if name != spec.name {
@@ -96,7 +95,7 @@ pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec]) -> Result<()> 
         let text = contents.text(&field)?;
         let got: Option<Vec<usize>> =
             if text.is_empty() { Some(Vec::new()) } else { text.split(',').map(|d| d.parse().ok()).collect() };
-        let got = got.ok_or(Error::CheckpointField { field, reason: format!("`{text}` is not a shape") })?;
+        let got = got.ok_or_else(|| contents.at_fault(&field, format!("`{text}` is not a shape")))?;
         if got != spec.shape {
             return Err(Error::Shape { expected: spec.shape.clone(), got }.in_tensor(name));
         }
@@ -124,7 +123,7 @@ pub(crate) fn put_state(contents: &mut Contents, at: &str, state: State) {
 pub(crate) fn get_state(contents: &mut Contents, at: &str, tensors: usize) -> Result<State> {
     let mut state = State {
         step: contents.get(&format!("{at}.step"))?,
-        micro_batch: contents.get(&format!("{at}.micro_batch"))?,
+        micro_batch: get_micro_batch(contents, &format!("{at}.micro_batch"))?,
         held: contents.get(&format!("{at}.held"))?,
         weights: contents.get_f64(&format!("{at}.weights"))?,
         ..State::default()
@@ -142,6 +141,15 @@ pub(crate) fn get_state(contents: &mut Contents, at: &str, tensors: usize) -> Re
     Ok(state)
 }
 
+/// The next micro-batch: past the last index there is one more, where the window is full.
+pub(crate) fn get_micro_batch(contents: &mut Contents, name: &str) -> Result<u32> {
+    let next: u32 = contents.get(name)?;
+    match Draw::default().micro_batch(next.saturating_sub(1)).validate() {
+        Ok(()) => Ok(next),
+        Err(e) => Err(contents.at_fault(name, e.to_string())),
+    }
+}
+
 pub(crate) fn put_reports(contents: &mut Contents, name: &str, reports: &[Report]) {
     let words = reports.iter().flat_map(|r| [r.non_finite, r.first.map_or(0, |f| f + 1), r.clipped]);
     contents.arrays.insert(name.to_owned(), Array::U64(words.collect()));
@@ -150,7 +158,9 @@ pub(crate) fn put_reports(contents: &mut Contents, name: &str, reports: &[Report
 pub(crate) fn get_reports(contents: &mut Contents, name: &str) -> Result<Vec<Report>> {
     let words = contents.u64s(name)?;
     let (rows, rest) = words.as_chunks::<3>();
-    crate::op::length("reports", 3 * rows.len(), 3 * rows.len() + rest.len())?;
+    if !rest.is_empty() {
+        return Err(contents.at_fault(name, format!("{} numbers, and a report is 3", words.len())));
+    }
     let report = |&[non_finite, first, clipped]: &[u64; 3]| {
         let report = Report { non_finite, first: first.checked_sub(1), clipped };
         report.validate(usize::MAX).map(|()| report)
