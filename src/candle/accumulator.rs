@@ -156,10 +156,10 @@ impl GradientAccumulator {
     ///
     /// # Errors
     ///
-    /// As for [`read_out`](Self::read_out); [`Error::MissingTensor`] where only shapes were given.
+    /// As for [`read_out`](Self::read_out); [`Error::NoVariable`] where only shapes were given.
     pub fn read_out_store(&self, reduce: Reduce) -> Result<GradStore> {
         if let (true, Some(spec)) = (self.vars.is_empty(), self.inner.specs().first()) {
-            return Err(Error::MissingTensor { name: format!("variable of {}", spec.name) });
+            return Err(Error::NoVariable { tensor: spec.name.clone() });
         }
         let mut store = GradStore::default();
         for (var, gradient) in self.vars.iter().zip(self.read_out_in_order(reduce)?) {

@@ -1,7 +1,8 @@
 //! Tensors on candle's CUDA device: views of its own allocations, on its own stream.
 
+use super::storage::not_contiguous;
 use crate::cuda::{Cuda, View, ViewMut};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::Memory;
 use bytemuck::Pod;
 use candle_core::cuda::CudaDType;
@@ -21,7 +22,7 @@ pub(crate) fn view<'a, T: CudaDType + Pod + Send + Sync>(
 ) -> Result<View<'a, T>> {
     let slice = storage.as_cuda_slice::<T>()?;
     let part = layout.contiguous_offsets().and_then(|(start, end)| View::from(slice).get(start..end));
-    part.ok_or(short(layout, slice.len()))
+    part.ok_or_else(|| not_contiguous(layout))
 }
 
 /// The same, to be written.
@@ -30,9 +31,8 @@ pub(crate) fn view_mut<'a, T: CudaDType + Pod + Send + Sync>(
     layout: &Layout,
 ) -> Result<ViewMut<'a, T>> {
     let slice = storage.as_cuda_slice_mut::<T>()?;
-    let len = slice.len();
     let part = layout.contiguous_offsets().and_then(|(start, end)| ViewMut::from(slice).get_mut(start..end));
-    part.ok_or(short(layout, len))
+    part.ok_or_else(|| not_contiguous(layout))
 }
 
 /// A tensor that owns a buffer.
@@ -44,8 +44,4 @@ pub(crate) fn tensor<T: CudaDType + Pod + Send + Sync>(
     crate::op::length("buffer", shape.iter().product(), Cuda::len(&Cuda::view(&buffer)))?;
     let storage = CudaStorage::wrap_cuda_slice(buffer, device.as_cuda_device()?.clone());
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
-}
-
-fn short(layout: &Layout, len: usize) -> Error {
-    Error::Length { what: "contiguous elements", expected: layout.shape().elem_count() as u64, got: len as u64 }
 }

@@ -92,8 +92,12 @@ fn view<'a>(storage: &'a Storage, layout: &Layout) -> Result<Floats<'a, Device>>
 
 fn part<'a, T: Pod + Send + Sync>(x: &'a [T], layout: &Layout) -> Result<View<'a, T>> {
     let part = layout.contiguous_offsets().and_then(|(start, end)| x.get(start..end));
-    let got = x.len() as u64;
-    part.map(View::from).ok_or(Error::Length { what: "storage", expected: layout.shape().elem_count() as u64, got })
+    part.map(View::from).ok_or_else(|| not_contiguous(layout))
+}
+
+/// The error for a layout whose elements do not lie one after the other in their storage.
+pub(crate) fn not_contiguous(layout: &Layout) -> Error {
+    Error::NotContiguous { shape: layout.dims().to_vec(), strides: layout.stride().to_vec() }
 }
 
 /// A tensor of a buffer, without a copy.

@@ -201,7 +201,7 @@ impl TernaryTensor {
         if self.shape != other.shape {
             return Err(Error::Shape { expected: self.shape.clone(), got: other.shape.clone() });
         }
-        length("group", self.grouping.size(self.n), other.grouping.size(other.n))?;
+        length("elements under one scale", self.grouping.size(self.n), other.grouping.size(other.n))?;
         let op = Dot { grouping: self.grouping, n: self.n };
         self.device.dot(&op, self.words(), self.scales(), other.words(), other.scales())
     }

@@ -4,7 +4,7 @@ use super::contents::{Array, Contents};
 use super::{read, write};
 use crate::accumulator::{Accumulator, Config, Spec, State, TensorState, format_text};
 use crate::error::{Error, Result};
-use crate::op::{Backend, Report, length};
+use crate::op::{Backend, Draw, Report};
 use std::path::Path;
 
 const KIND: &str = "accumulator";
@@ -58,15 +58,13 @@ fn upgrade(contents: &mut Contents) -> Result<()> {
         ("adaptive", "none") => format!("adaptive {bits}"),
         ("exact", "given") => format!("exact {bits} given"),
         ("exact", "last window" | "first look") => {
-            let headroom = u32::from_str_radix(&headroom, 16).map_err(|_| Error::CheckpointField {
-                field: "config.headroom".to_owned(),
-                reason: format!("`{headroom}` is not the bits of a float"),
-            })?;
+            let reason = || contents.at_fault("config.headroom", format!("`{headroom}` is not the bits of a float"));
+            let headroom = u32::from_str_radix(&headroom, 16).map_err(|_| reason())?;
             format!("exact {bits} {scales} {:?}", f32::from_bits(headroom))
         }
         _ => {
             let reason = format!("`{kind}` with scales `{scales}` is none of version 1");
-            return Err(Error::CheckpointField { field: "config.format".to_owned(), reason });
+            return Err(contents.at_fault("config.format", reason));
         }
     };
     for i in (0..).take_while(|i| contents.fields.contains_key(&format!("tensor.{i}.name"))).collect::<Vec<usize>>() {
@@ -116,8 +114,7 @@ fn shape_text(shape: &[usize]) -> String {
 
 /// Checks that the file is of these tensors, in these formats.
 pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec], config: &Config) -> Result<()> {
-    let count: usize = contents.get("tensors")?;
-    length("tensors in the checkpoint", specs.len(), count)?;
+    contents.same("tensors", specs.len())?;
     for (i, spec) in specs.iter().enumerate() {
         let name = contents.text(&format!("tensor.{i}.name"))?;
         if name != spec.name {
@@ -127,7 +124,7 @@ pub(crate) fn same_specs(contents: &mut Contents, specs: &[Spec], config: &Confi
         let text = contents.text(&field)?;
         let got: Option<Vec<usize>> =
             if text.is_empty() { Some(Vec::new()) } else { text.split(',').map(|d| d.parse().ok()).collect() };
-        let got = got.ok_or(Error::CheckpointField { field, reason: format!("`{text}` is not a shape") })?;
+        let got = got.ok_or_else(|| contents.at_fault(&field, format!("`{text}` is not a shape")))?;
         if got != spec.shape {
             return Err(Error::Shape { expected: spec.shape.clone(), got }.in_tensor(name));
         }
@@ -164,7 +161,7 @@ pub(crate) fn put_state(contents: &mut Contents, at: &str, state: State) {
 pub(crate) fn get_state(contents: &mut Contents, at: &str, tensors: usize) -> Result<State> {
     let mut state = State {
         step: contents.get(&format!("{at}.step"))?,
-        micro_batch: contents.get(&format!("{at}.micro_batch"))?,
+        micro_batch: get_micro_batch(contents, &format!("{at}.micro_batch"))?,
         held: contents.get(&format!("{at}.held"))?,
         weights: contents.get_f64(&format!("{at}.weights"))?,
         ..State::default()
@@ -187,6 +184,15 @@ pub(crate) fn get_state(contents: &mut Contents, at: &str, tensors: usize) -> Re
     Ok(state)
 }
 
+/// The next micro-batch: past the last index there is one more, where the window is full.
+pub(crate) fn get_micro_batch(contents: &mut Contents, name: &str) -> Result<u32> {
+    let next: u32 = contents.get(name)?;
+    match Draw::default().micro_batch(next.saturating_sub(1)).validate() {
+        Ok(()) => Ok(next),
+        Err(e) => Err(contents.at_fault(name, e.to_string())),
+    }
+}
+
 pub(crate) fn put_reports(contents: &mut Contents, name: &str, reports: &[Report]) {
     let words = reports.iter().flat_map(|r| [r.non_finite, r.first.map_or(0, |f| f + 1), r.clipped]);
     contents.arrays.insert(name.to_owned(), Array::U64(words.collect()));
@@ -195,7 +201,9 @@ pub(crate) fn put_reports(contents: &mut Contents, name: &str, reports: &[Report
 pub(crate) fn get_reports(contents: &mut Contents, name: &str) -> Result<Vec<Report>> {
     let words = contents.u64s(name)?;
     let (rows, rest) = words.as_chunks::<3>();
-    length("reports", 3 * rows.len(), 3 * rows.len() + rest.len())?;
+    if !rest.is_empty() {
+        return Err(contents.at_fault(name, format!("{} numbers, and a report is 3", words.len())));
+    }
     let report = |&[non_finite, first, clipped]: &[u64; 3]| {
         let report = Report { non_finite, first: first.checked_sub(1), clipped };
         report.validate(usize::MAX).map(|()| report)

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// An array of a checkpoint.
@@ -49,6 +50,8 @@ impl Array {
 pub(crate) struct Contents {
     /// The version of the format that it was read from.
     pub(crate) version: u32,
+    /// The file they are read from, for errors to name; empty in what is to be written.
+    pub(crate) path: PathBuf,
     pub(crate) fields: BTreeMap<String, String>,
     pub(crate) arrays: BTreeMap<String, Array>,
 }
@@ -64,75 +67,84 @@ impl Contents {
     }
 
     pub(crate) fn text(&mut self, name: &str) -> Result<String> {
-        self.fields.remove(name).ok_or_else(|| missing(name))
+        self.fields.remove(name).ok_or_else(|| self.missing(name))
     }
 
     pub(crate) fn get<T: FromStr>(&mut self, name: &str) -> Result<T> {
         let text = self.text(name)?;
-        text.parse().map_err(|_| wrong(name, &text))
+        text.parse().map_err(|_| self.wrong(name, &text))
     }
 
     pub(crate) fn get_f64(&mut self, name: &str) -> Result<f64> {
         let text = self.text(name)?;
         let bits = if text.len() == 16 { u64::from_str_radix(&text, 16).ok() } else { None };
-        bits.map(f64::from_bits).ok_or_else(|| wrong(name, &text))
+        bits.map(f64::from_bits).ok_or_else(|| self.wrong(name, &text))
     }
 
     /// Checks that a field has this value.
     pub(crate) fn same(&mut self, name: &str, expected: impl Display) -> Result<()> {
         let (got, expected) = (self.text(name)?, expected.to_string());
-        if got == expected { Ok(()) } else { Err(Error::CheckpointMismatch { field: name.to_owned(), expected, got }) }
+        if got == expected {
+            Ok(())
+        } else {
+            Err(Error::CheckpointMismatch { path: self.path.clone(), field: name.to_owned(), expected, got })
+        }
     }
 
     pub(crate) fn u32s(&mut self, name: &str) -> Result<Vec<u32>> {
         match self.take(name)? {
             Array::U32(x) => Ok(x),
-            other => Err(kind(name, "U32", &other)),
+            other => Err(self.kind(name, "U32", &other)),
         }
     }
 
     pub(crate) fn u64s(&mut self, name: &str) -> Result<Vec<u64>> {
         match self.take(name)? {
             Array::U64(x) => Ok(x),
-            other => Err(kind(name, "U64", &other)),
+            other => Err(self.kind(name, "U64", &other)),
         }
     }
 
     pub(crate) fn bf16s(&mut self, name: &str) -> Result<Vec<u16>> {
         match self.take(name)? {
             Array::Bf16(x) => Ok(x),
-            other => Err(kind(name, "BF16", &other)),
+            other => Err(self.kind(name, "BF16", &other)),
         }
     }
 
     pub(crate) fn f32s(&mut self, name: &str) -> Result<Vec<f32>> {
         match self.take(name)? {
             Array::F32(x) => Ok(x),
-            other => Err(kind(name, "F32", &other)),
+            other => Err(self.kind(name, "F32", &other)),
         }
     }
 
     fn take(&mut self, name: &str) -> Result<Array> {
-        self.arrays.remove(name).ok_or_else(|| missing(name))
+        self.arrays.remove(name).ok_or_else(|| self.missing(name))
     }
 
     /// Checks that everything was taken out.
     pub(crate) fn empty(&self) -> Result<()> {
         match self.fields.keys().chain(self.arrays.keys()).next() {
             None => Ok(()),
-            Some(name) => Err(Error::CheckpointField { field: name.clone(), reason: "not known".to_owned() }),
+            Some(name) => Err(self.at_fault(name, "not known to this version of trigrad")),
         }
     }
-}
 
-fn missing(name: &str) -> Error {
-    Error::CheckpointField { field: name.to_owned(), reason: "missing".to_owned() }
-}
+    /// The error for a field or array that can not be.
+    pub(crate) fn at_fault(&self, field: &str, reason: impl Into<String>) -> Error {
+        Error::CheckpointField { path: self.path.clone(), field: field.to_owned(), reason: reason.into() }
+    }
 
-fn wrong(name: &str, text: &str) -> Error {
-    Error::CheckpointField { field: name.to_owned(), reason: format!("`{text}` is not a value it can have") }
-}
+    fn missing(&self, name: &str) -> Error {
+        self.at_fault(name, "missing")
+    }
 
-fn kind(name: &str, expected: &str, got: &Array) -> Error {
-    Error::CheckpointField { field: name.to_owned(), reason: format!("expected {expected}, got {}", got.dtype()) }
+    fn wrong(&self, name: &str, text: &str) -> Error {
+        self.at_fault(name, format!("`{text}` is not a value it can have"))
+    }
+
+    fn kind(&self, name: &str, expected: &str, got: &Array) -> Error {
+        self.at_fault(name, format!("expected {expected}, got {}", got.dtype()))
+    }
 }

@@ -1,14 +1,14 @@
 //! The file: safetensors with a checksum, written at once or not at all.
 
 use super::contents::{Array, Contents};
-use super::header::{header, in_order};
+use super::header::{header, in_order, no_key_twice};
+use super::replace::replace;
 use super::{OLDEST, VERSION};
 use crate::error::{Error, Result};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 /// What the checksum follows in the header. No name can contain it, since quotes in names are escaped.
 const MARK: &[u8] = b"\"checksum\":\"";
@@ -20,7 +20,7 @@ const FORMAT: &str = "trigrad";
 /// Writes contents to a file of this kind. Beside the contents this needs no memory that grows with them.
 pub(crate) fn write(path: &Path, kind: &'static str, contents: &Contents) -> Result<()> {
     let arrays = in_order(contents);
-    let head = head(kind, contents, &arrays)?;
+    let head = head(path, kind, contents, &arrays)?;
     replace(path, |file| {
         let mut file = BufWriter::new(file);
         file.write_all(&head)?;
@@ -33,21 +33,21 @@ pub(crate) fn write(path: &Path, kind: &'static str, contents: &Contents) -> Res
 /// Reads the contents of a file of this kind, checksum, format and version checked.
 pub(crate) fn read(path: &Path, kind: &'static str) -> Result<Contents> {
     let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    decode(kind, bytes)
+    decode(path, kind, bytes)
 }
 
 /// What stands before the arrays, the length of the file and its checksum filled in.
-fn head(kind: &'static str, contents: &Contents, arrays: &[(&str, &Array)]) -> Result<Vec<u8>> {
+fn head(path: &Path, kind: &'static str, contents: &Contents, arrays: &[(&str, &Array)]) -> Result<Vec<u8>> {
     let mut fields = contents.fields.clone();
     fields.insert("format".to_owned(), FORMAT.to_owned());
     fields.insert("version".to_owned(), VERSION.to_string());
     fields.insert("kind".to_owned(), kind.to_owned());
     fields.insert("checksum".to_owned(), String::from_utf8_lossy(BLANK).into_owned());
     fields.insert("bytes".to_owned(), length_text(0));
-    let (mut head, data) = header(&fields, arrays)?;
+    let (mut head, data) = header(path, &fields, arrays)?;
     let length = length_text((head.len() + data) as u64);
     let (Some(at), Some(length_at)) = (after(&head, MARK, 8), after(&head, LENGTH, 16)) else {
-        return Err(foreign(kind, "no checksum in the header".to_owned()));
+        return Err(foreign(path, kind, "no checksum in the header".to_owned()));
     };
     head[length_at..length_at + 16].copy_from_slice(length.as_bytes());
     let mut sum = crc32fast::Hasher::new();
@@ -56,24 +56,24 @@ fn head(kind: &'static str, contents: &Contents, arrays: &[(&str, &Array)]) -> R
         sum.update(bytes);
         Ok(())
     })
-    .map_err(|e| foreign(kind, e.to_string()))?;
+    .map_err(|e| foreign(path, kind, e.to_string()))?;
     head[at..at + 8].copy_from_slice(sum_text(sum.finalize()).as_bytes());
     Ok(head)
 }
 
-fn decode(kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
+fn decode(path: &Path, kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
     let got = bytes.len() as u64;
     let Some(length) = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)) else {
-        return Err(Error::CheckpointTruncated { expected: 8, got });
+        return Err(Error::CheckpointTruncated { path: path.to_owned(), expected: 8, got });
     };
     if bytes.get(8).is_some_and(|b| *b != b'{') {
-        return Err(foreign(kind, "not a safetensors file".to_owned()));
+        return Err(foreign(path, kind, "not a safetensors file".to_owned()));
     }
     if length.saturating_add(8) > got {
-        return Err(Error::CheckpointTruncated { expected: length.saturating_add(8), got });
+        return Err(Error::CheckpointTruncated { path: path.to_owned(), expected: length.saturating_add(8), got });
     }
     let Some(at) = after(&bytes, MARK, 8) else {
-        return Err(foreign(kind, "no checksum in the header".to_owned()));
+        return Err(foreign(path, kind, "no checksum in the header".to_owned()));
     };
     let expected = String::from_utf8_lossy(&bytes[at..at + 8]).into_owned();
     bytes[at..at + 8].copy_from_slice(BLANK);
@@ -81,29 +81,39 @@ fn decode(kind: &'static str, mut bytes: Vec<u8>) -> Result<Contents> {
     if sum != expected {
         let needed = needed(&bytes);
         return Err(match needed {
-            Some(needed) if needed > got => Error::CheckpointTruncated { expected: needed, got },
-            _ => Error::CheckpointCorrupted { expected, got: sum },
+            Some(needed) if needed > got => Error::CheckpointTruncated { path: path.to_owned(), expected: needed, got },
+            _ => Error::CheckpointCorrupted { path: path.to_owned(), expected, got: sum },
         });
     }
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| foreign(kind, e.to_string()))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| foreign(kind, e.to_string()))?;
-    let mut contents = Contents { fields: fields(&metadata), ..Contents::default() };
+    // Readers differ in which of two values they take, and a checksum says nothing about it.
+    no_key_twice(&bytes[8..8 + length as usize]).map_err(|e| foreign(path, kind, e.to_string()))?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| foreign(path, kind, e.to_string()))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| foreign(path, kind, e.to_string()))?;
+    let mut contents = Contents { path: path.to_owned(), fields: fields(&metadata), ..Contents::default() };
     contents.fields.remove("checksum");
     contents.fields.remove("bytes");
     if contents.text("format").ok().as_deref() != Some(FORMAT) {
-        return Err(foreign(kind, "another program's file".to_owned()));
+        return Err(foreign(path, kind, "another program's file".to_owned()));
     }
     let version = contents.text("version")?;
     match version.parse() {
         Ok(v) if (OLDEST..=VERSION).contains(&v) => contents.version = v,
-        _ => return Err(Error::CheckpointVersion { got: version, oldest: OLDEST, known: VERSION }),
+        _ => {
+            return Err(Error::CheckpointVersion {
+                path: path.to_owned(),
+                got: version,
+                oldest: OLDEST,
+                known: VERSION,
+            });
+        }
     }
     let got = contents.text("kind")?;
     if got != kind {
-        return Err(foreign(kind, format!("a checkpoint of {got}")));
+        return Err(foreign(path, kind, format!("a checkpoint of {got}")));
     }
     for (name, view) in tensors.iter() {
-        contents.arrays.insert(name.to_owned(), from_bytes(name, view.dtype(), view.data())?);
+        let array = from_bytes(&contents, name, view.dtype(), view.data())?;
+        contents.arrays.insert(name.to_owned(), array);
     }
     Ok(contents)
 }
@@ -139,8 +149,8 @@ fn sum_text(sum: u32) -> String {
     format!("{sum:08x}")
 }
 
-fn foreign(expected: &'static str, reason: String) -> Error {
-    Error::NotACheckpoint { expected, reason }
+fn foreign(path: &Path, expected: &'static str, reason: String) -> Error {
+    Error::NotACheckpoint { path: path.to_owned(), expected, reason }
 }
 
 /// Elements that are turned into bytes at a time.
@@ -167,7 +177,7 @@ fn in_bytes(arrays: &[(&str, &Array)], mut to: impl FnMut(&[u8]) -> std::io::Res
     })
 }
 
-fn from_bytes(name: &str, dtype: Dtype, data: &[u8]) -> Result<Array> {
+fn from_bytes(contents: &Contents, name: &str, dtype: Dtype, data: &[u8]) -> Result<Array> {
     fn numbers<T, const N: usize>(data: &[u8], number: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
         let words = data.as_chunks::<N>().0;
         let mut x = Vec::new();
@@ -183,39 +193,6 @@ fn from_bytes(name: &str, dtype: Dtype, data: &[u8]) -> Result<Array> {
         Dtype::U64 => Ok(Array::U64(numbers(data, u64::from_le_bytes)?)),
         Dtype::BF16 => Ok(Array::Bf16(numbers(data, u16::from_le_bytes)?)),
         Dtype::F32 => Ok(Array::F32(numbers(data, f32::from_le_bytes)?)),
-        other => Err(Error::CheckpointField {
-            field: name.to_owned(),
-            reason: format!("{other:?} is not a type it can have"),
-        }),
+        other => Err(contents.at_fault(name, format!("{other:?} is not a type it can have"))),
     }
-}
-
-static WRITES: AtomicU64 = AtomicU64::new(0);
-
-/// Writes beside the target, flushes, renames: after a failure at any point the target is what it was.
-fn replace(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))?);
-    // Threads of one process may save to one path at once: each write has a file of its own.
-    let number = WRITES.fetch_add(1, Ordering::Relaxed);
-    name.push(format!(".{}.{number}.tmp", std::process::id()));
-    let beside = folder.join(name);
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
-        write(&mut file)?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&beside, path)
-    })();
-    if written.is_err() {
-        fs::remove_file(&beside).ok();
-    } else if cfg!(unix) {
-        // The rename itself is on the disk once its folder is.
-        File::open(&folder)?.sync_all()?;
-    }
-    written
 }

@@ -2,8 +2,11 @@
 //!
 //! A file holds levels, scales, counts, reports, the place in the run and the configuration. Its metadata has
 //! `format` = `trigrad`, `version`, `kind`, and `checksum`: the CRC-32 of all its bytes with the checksum itself taken
-//! as `00000000`. Equal states are equal files, byte for byte. It is written beside its target, flushed to the disk and renamed. Loading checks every
-//! field, and changes nothing unless all of it is sound. Any backend loads what any backend saved, with the same bits.
+//! as `00000000`. Equal states are equal files, byte for byte. Loading checks every field, and changes nothing unless all of
+//! it is sound. Any backend loads what any backend saved, with the same bits.
+//!
+//! A file is written beside its target, flushed to the disk and renamed. Where the target is a link, the link stays and
+//! the file it leads to is replaced. Permissions stay as they were. A folder, pipe or device is not replaced.
 //!
 //! # Examples
 //!
@@ -28,10 +31,11 @@ mod accumulator;
 mod contents;
 mod file;
 mod header;
+mod replace;
 
 #[cfg(feature = "candle")]
 pub(crate) use accumulator::{
-    get_reports, get_state, put_config, put_reports, put_specs, put_state, same_config, same_specs,
+    get_micro_batch, get_reports, get_state, put_config, put_reports, put_specs, put_state, same_config, same_specs,
 };
 #[cfg(feature = "candle")]
 pub(crate) use contents::{Array, Contents};

@@ -6,8 +6,8 @@ use super::{FusedOptimizer, ModelGradients, Place, Window};
 use crate::accumulator::{Accumulator, BEING_WRITTEN, Floats, State};
 use crate::candle::storage::with_views;
 use crate::checkpoint::{
-    Array, Contents, get_reports, get_state, put_config, put_reports, put_specs, put_state, read, same_config,
-    same_specs, write,
+    Array, Contents, get_micro_batch, get_reports, get_state, put_config, put_reports, put_specs, put_state, read,
+    same_config, same_specs, write,
 };
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ impl ModelGradients {
         c.same("residual.bits", self.options.residual_bits.unwrap_or(0))?;
         let window = Window {
             step: c.get("step")?,
-            micro_batch: c.get("micro_batch")?,
+            micro_batch: get_micro_batch(&mut c, "micro_batch")?,
             held: c.get("held")?,
             weights: c.get_f64("weights")?,
             skipped: c.get("skipped")?,
@@ -198,15 +198,15 @@ impl Rule {
         }
     }
 
-    fn of(&self, x: &[f64]) -> Result<Rule> {
+    fn of(&self, x: &[f64]) -> Option<Rule> {
         match (self, x) {
             (Rule::Sgd { .. }, &[learning_rate, momentum, weight_decay, nesterov]) => {
-                Ok(Rule::Sgd { learning_rate, momentum, weight_decay, nesterov: nesterov != 0.0 })
+                Some(Rule::Sgd { learning_rate, momentum, weight_decay, nesterov: nesterov != 0.0 })
             }
             (Rule::AdamW(_), &[lr, beta1, beta2, eps, weight_decay]) => {
-                Ok(Rule::AdamW(ParamsAdamW { lr, beta1, beta2, eps, weight_decay }))
+                Some(Rule::AdamW(ParamsAdamW { lr, beta1, beta2, eps, weight_decay }))
             }
-            _ => Err(Error::CheckpointField { field: "optimizer".to_owned(), reason: "not its numbers".to_owned() }),
+            _ => None,
         }
     }
 }
@@ -231,7 +231,7 @@ impl FusedOptimizer {
         let numbers = self.rule.numbers();
         let read =
             numbers.iter().map(|(name, _)| c.get_f64(&format!("optimizer.{name}"))).collect::<Result<Vec<_>>>()?;
-        let rule = self.rule.of(&read)?;
+        let rule = self.rule.of(&read).ok_or_else(|| c.at_fault("optimizer", "not its numbers"))?;
         super::fused::validate(&rule)?;
         length("moments a tensor", self.rule.buffers(), rule.buffers())?;
         let updates = c.get("optimizer.updates")?;

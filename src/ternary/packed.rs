@@ -188,11 +188,10 @@ impl PackedTritVec {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] past the end.
+    /// [`Error::Index`] past the end.
     pub fn try_set(&mut self, i: usize, value: Trit) -> Result<()> {
         if i >= self.len {
-            let limit = (self.len as u64).saturating_sub(1);
-            return Err(Error::Limit { what: "index of a trit", got: i as u64, limit });
+            return Err(Error::Index { what: "trit", index: i as u64, count: self.len as u64 });
         }
         self.set(i, value);
         Ok(())
