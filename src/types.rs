@@ -172,11 +172,11 @@ impl Grouping {
     ///
     /// # Errors
     ///
-    /// [`Error::Alignment`] where `n` is not a multiple of the row, or the row is 0.
+    /// [`Error::Rows`] where `n` is not a multiple of the row, or the row is 0.
     pub const fn validate(self, n: usize) -> Result<()> {
         match self {
             Grouping::Row(cols) if cols == 0 || !(n as u64).is_multiple_of(cols) => {
-                Err(Error::Alignment { what: "tensor length against its rows", got: n as u64, multiple: cols })
+                Err(Error::Rows { elements: n as u64, columns: cols })
             }
             _ => Ok(()),
         }

@@ -86,7 +86,7 @@ impl<'c, 'v, M: Memory + ?Sized, O: Operation, T: Element> Checked<'c, 'v, M, O,
 ///
 /// # Errors
 ///
-/// What the operation and its items say, [`Error::Length`] for a slot that does not exist, [`Error::WrongDevice`].
+/// What the operation and its items say, [`Error::Index`] for a slot that does not exist, [`Error::WrongDevice`].
 pub fn check<'c, 'v, M: Memory + ?Sized, O: Operation, T: Element>(
     memory: &M,
     op: &'c O,
@@ -100,9 +100,9 @@ pub fn check<'c, 'v, M: Memory + ?Sized, O: Operation, T: Element>(
         op.validate_item(item)?;
         O::accepted(item, memory)?;
         let named = O::slots(item);
-        slot("report slots", named.report, there.reports)?;
-        slot("report slots", named.guard, there.guards)?;
-        slot("sums", named.sum, there.sums)?;
+        slot("report slot", named.report, there.reports)?;
+        slot("guard slot", named.guard, there.guards)?;
+        slot("sum slot", named.sum, there.sums)?;
     }
     Ok(Checked { op, items, side })
 }
@@ -110,7 +110,7 @@ pub fn check<'c, 'v, M: Memory + ?Sized, O: Operation, T: Element>(
 fn slot(what: &'static str, named: Option<usize>, there: usize) -> Result<()> {
     match named {
         Some(slot) if slot >= there => {
-            Err(Error::Length { what, expected: (slot as u64).saturating_add(1), got: there as u64 })
+            Err(Error::Index { what, index: slot as u64, count: there as u64 })
         }
         _ => Ok(()),
     }

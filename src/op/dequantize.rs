@@ -42,7 +42,7 @@ impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Length`] or [`crate::Error::Alignment`].
+    /// [`crate::Error::Length`] or [`crate::Error::Rows`].
     pub fn validate(&self, op: &Dequantize) -> Result<()> {
         let n = M::len_mut(&self.out);
         op.grouping.validate(n)?;

@@ -103,7 +103,7 @@ impl<M: Memory + ?Sized> DotItem<'_, M> {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Length`] or [`crate::Error::Alignment`].
+    /// [`crate::Error::Length`] or [`crate::Error::Rows`].
     pub fn validate(&self, op: &Dot) -> Result<()> {
         op.grouping.validate(self.n)?;
         length("words of the left side", words(self.n, 2), M::len(&self.words_a))?;
@@ -154,7 +154,7 @@ impl<M: Memory + ?Sized> SquaredNormItem<'_, M> {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Length`] or [`crate::Error::Alignment`].
+    /// [`crate::Error::Length`] or [`crate::Error::Rows`].
     pub fn validate(&self, op: &SquaredNorm) -> Result<()> {
         op.grouping.validate(self.n)?;
         length("levels", words(self.n, op.bits), M::len(&self.levels))?;

@@ -105,7 +105,7 @@ fn nonzeros_are_counted() {
     assert!(matches!(refused, Err(Error::Length { .. })));
     let mut past = [CountNonzeroItem::<Cpu> { words: &[1, 2], sum: 1 }];
     let refused = Cpu::new().count_nonzero(&CountNonzero, &mut past, &mut [0; SUM_WORDS]);
-    assert!(matches!(refused, Err(Error::Length { what: "sums", .. })));
+    assert!(matches!(refused, Err(Error::Index { what: "sum slot", .. })));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn pack_and_unpack() {
         assert_eq!(reports[0].non_finite, invalid.len() as u64);
         assert_eq!(reports[0].first, invalid.first().map(|&i| i as u64));
         let refused = cpu.pack(&Pack, &mut [PackItem::<Cpu> { trits: &trits, words: &mut w, report: 2 }], &mut reports);
-        assert!(matches!(refused, Err(Error::Length { .. })), "no such slot");
+        assert!(matches!(refused, Err(Error::Index { index: 2, count: 2, .. })), "no such slot");
     }
 }
 
