@@ -7,10 +7,11 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Reduce, Scales, Spec};
-use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;
-use trigrad::op::{self, Element, Report};
-use trigrad::{Error, Result};
+use trigrad::op::item::Rewrap;
+use trigrad::op::side::Side;
+use trigrad::op::{self, Checked, Element, Launch, Operation, Report};
+use trigrad::{Error, Memory, Result};
 
 /// The CPU, except that a call fails when its time has come, with what it should have done done in part or not at all.
 #[derive(Clone, Default)]
@@ -18,6 +19,8 @@ struct Failing {
     cpu: Cpu,
     /// Writing calls left before one fails; none fails at 0. Below 0 the one that would fail panics.
     left: Rc<Cell<i32>>,
+    /// Lists left before one is refused by what it is given, without running; none is at 0.
+    refuses: Rc<Cell<i32>>,
 }
 
 impl Failing {
@@ -37,6 +40,15 @@ impl Failing {
                 Ok(())
             }
         }
+    }
+
+    fn accepted(&self) -> Result<()> {
+        let left = self.refuses.get();
+        self.refuses.set((left - 1).max(0));
+        if left != 1 {
+            return Ok(());
+        }
+        Err(Error::WrongDevice { expected: "here".to_owned(), got: "there".to_owned() })
     }
 }
 
@@ -77,6 +89,15 @@ impl Memory for Failing {
     fn reborrow<'s, T: Pod + Send + Sync>(view: &'s mut Self::ViewMut<'_, T>) -> Self::ViewMut<'s, T> {
         view
     }
+    fn accepts<T: Pod + Send + Sync>(&self, _: &Self::View<'_, T>) -> Result<()> {
+        Ok(())
+    }
+    fn accepts_mut<T: Pod + Send + Sync>(&self, _: &Self::ViewMut<'_, T>) -> Result<()> {
+        Ok(())
+    }
+    fn accepts_reports(&self, _: &Vec<Report>) -> Result<()> {
+        Ok(())
+    }
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {
         view.get(range)
     }
@@ -112,145 +133,69 @@ impl Memory for Failing {
     }
 }
 
-impl Backend for Failing {
-    fn quantize<T: Element>(
-        &self,
-        _: &op::quantize::Quantize,
-        _: &mut [op::quantize::Item<'_, Self, T>],
-        _: &mut Vec<Report>,
-    ) -> Result<()> {
-        unreachable!()
+/// The views are the CPU's own.
+struct Same;
+
+impl Rewrap<Failing, Cpu> for Same {
+    fn view<'s, 'l: 's, T: Pod + Send + Sync>(&self, view: &'l [T]) -> Result<&'s [T]> {
+        Ok(view)
     }
-    fn dequantize<T: Element>(
-        &self,
-        _: &op::dequantize::Dequantize,
-        _: &mut [op::dequantize::Item<'_, Self, T>],
-    ) -> Result<()> {
-        unreachable!()
+    fn view_mut<'s, T: Pod + Send + Sync>(&self, view: &'s mut &mut [T]) -> Result<&'s mut [T]> {
+        Ok(view)
     }
-    fn accumulate_adaptive<T: Element>(
-        &self,
-        op: &op::accumulate::Adaptive,
-        items: &mut [op::accumulate::AdaptiveItem<'_, Self, T>],
-        reports: &mut Vec<Report>,
-    ) -> Result<()> {
-        for i in items {
-            let item = op::accumulate::AdaptiveItem {
-                tensor: i.tensor,
-                first: i.first,
-                x: i.x,
-                levels: &mut *i.levels,
-                scales: &mut *i.scales,
-                report: i.report,
-            };
-            self.cpu.accumulate_adaptive(op, &mut [item], reports)?;
-            self.tick()?;
-        }
-        Ok(())
+    fn reports<'r>(&self, reports: &'r Vec<Report>) -> Result<&'r Vec<Report>> {
+        Ok(reports)
     }
-    fn accumulate_exact<T: Element>(
-        &self,
-        op: &op::accumulate::Exact,
-        items: &mut [op::accumulate::ExactItem<'_, Self, T>],
-        reports: &mut Vec<Report>,
-    ) -> Result<()> {
-        for i in items {
-            let item = op::accumulate::ExactItem {
-                tensor: i.tensor,
-                first: i.first,
-                x: i.x,
-                counts: &mut *i.counts,
-                scales: i.scales,
-                seen: &mut *i.seen,
-                report: i.report,
-            };
-            self.cpu.accumulate_exact(op, &mut [item], reports)?;
-            self.tick()?;
-        }
-        Ok(())
-    }
-    fn look<T: Element>(
-        &self,
-        op: &op::accumulate::Look,
-        items: &mut [op::accumulate::LookItem<'_, Self, T>],
-        reports: &mut Vec<Report>,
-    ) -> Result<()> {
-        for i in items {
-            let item = op::accumulate::LookItem { x: i.x, seen: &mut *i.seen, report: i.report };
-            self.cpu.look(op, &mut [item], reports)?;
-            self.tick()?;
-        }
-        Ok(())
-    }
-    fn window_scales(&self, op: &op::accumulate::WindowScales, seen: &[u16], scales: &mut [u16]) -> Result<()> {
-        self.tick()?;
-        self.cpu.window_scales(op, seen, scales)
-    }
-    fn merge(&self, op: &op::accumulate::Merge, from: &[u32], into: &mut [u32]) -> Result<()> {
-        self.cpu.merge(op, from, into)?;
-        self.tick()
-    }
-    fn read_out<T: Element>(
-        &self,
-        op: &op::read_out::ReadOut,
-        items: &mut [op::read_out::Item<'_, Self, T>],
-        guards: Option<&Vec<Report>>,
-    ) -> Result<()> {
-        for i in items {
-            let out = &mut *i.out;
-            let item = op::read_out::Item { levels: i.levels, scales: i.scales, out, guard: i.guard };
-            self.cpu.read_out(op, &mut [item], guards)?;
-        }
-        Ok(())
-    }
-    fn check<T: Element>(
-        &self,
-        _: &op::check::Check,
-        _: &[op::check::Item<'_, Self, T>],
-        _: &mut Vec<Report>,
-    ) -> Result<()> {
-        unreachable!()
-    }
-    fn pack(&self, _: &[i8], _: &mut [u32], _: &mut Vec<Report>, _: usize) -> Result<()> {
-        unreachable!()
-    }
-    fn unpack(&self, _: &[u32], _: &mut [i8], _: &mut Vec<Report>, _: usize) -> Result<()> {
-        unreachable!()
-    }
-    fn split_planes(&self, _: &[u32], _: &mut [u32], _: &mut [u32]) -> Result<()> {
-        unreachable!()
-    }
-    fn join_planes(&self, _: &[u32], _: &[u32], _: &mut [u32]) -> Result<()> {
-        unreachable!()
-    }
-    fn planes_to_fields(&self, _: &[u32], _: &mut [u32]) -> Result<()> {
-        unreachable!()
-    }
-    fn fields_to_planes(&self, _: &[u32], _: &mut [u32]) -> Result<()> {
-        unreachable!()
-    }
-    fn count_nonzero(&self, _: &[u32]) -> Result<u64> {
-        unreachable!()
-    }
-    fn dot(&self, _: &op::reduce::Dot, _: &[u32], _: &[u16], _: &[u32], _: &[u16]) -> Result<f64> {
-        unreachable!()
-    }
-    fn squared_norm(&self, op: &op::reduce::SquaredNorm, levels: &[u32], scales: &[u16]) -> Result<f64> {
-        self.cpu.squared_norm(op, levels, scales)
+    fn reports_mut<'r>(&self, reports: &'r mut Vec<Report>) -> Result<&'r mut Vec<Report>> {
+        Ok(reports)
     }
 }
 
-const FORMATS: [Format; 3] = [
-    Format::Adaptive { bits: 4 },
-    Format::Exact { bits: 8, scales: Scales::FirstLook { headroom: 2.0 } },
-    Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 2.0 } },
-];
+/// Operations that write to a window: they fail, one tensor after the other.
+const WRITING: [&str; 5] = ["accumulate_adaptive", "accumulate_exact", "accumulate_f32", "window_scales", "merge"];
 
-fn new(format: Format) -> (Accumulator<Failing>, Rc<Cell<i32>>) {
+impl<O: Operation> Launch<O> for Failing
+where
+    Cpu: Launch<O>,
+{
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, O, T>) -> Result<()> {
+        let (parameters, items, mut side) = work.into_parts();
+        let writes = WRITING.contains(&O::NAME);
+        if writes {
+            self.accepted()?;
+        }
+        for item in items {
+            let mut one = [O::rewrap(item, &Same)?];
+            op::run::<_, O, T>(&self.cpu, parameters, &mut one, O::Side::rewrap(&mut side, &Same)?)?;
+            if writes {
+                self.tick()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of the two tensors.
+const FORMATS: [[Format; 2]; 5] = [
+    [Format::Adaptive { bits: 4 }; 2],
+    [Format::Adaptive { bits: 4 }, Format::F32],
+    EXACT,
+    [Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 2.0 } }; 2],
+    [FIRST_LOOK, Format::Exact { bits: 32, scales: Scales::LastWindow { headroom: 2.0 } }],
+];
+const FIRST_LOOK: Format = Format::Exact { bits: 8, scales: Scales::FirstLook { headroom: 2.0 } };
+const EXACT: [Format; 2] = [FIRST_LOOK; 2];
+
+fn made([a, b]: [Format; 2]) -> (Accumulator<Failing>, Failing) {
     let backend = Failing::default();
-    let left = backend.left.clone();
-    let config = Config { format, seed: 1, ..Config::default() };
-    (Accumulator::new(backend, &[Spec::new("a", [100]), Spec::new("b", [50])], config).unwrap(), left)
+    let config = Config { seed: 1, ..Config::default() };
+    let specs = [Spec::new("a", [100]).format(a), Spec::new("b", [50]).format(b)];
+    (Accumulator::new(backend.clone(), &specs, config).unwrap(), backend)
+}
+
+fn new(formats: [Format; 2]) -> (Accumulator<Failing>, Rc<Cell<i32>>) {
+    let (acc, backend) = made(formats);
+    (acc, backend.left)
 }
 
 fn add(acc: &mut Accumulator<Failing>) -> Result<()> {
@@ -270,6 +215,9 @@ fn all_refused(acc: &mut Accumulator<Failing>, other: &Accumulator<Failing>) {
     refused(acc.to_vec::<f32>("a", Reduce::Sum).unwrap_err());
     refused(acc.read_out_guarded(Reduce::Sum, &mut [("b", &mut [0f32; 50][..])]).unwrap_err());
     refused(acc.squared_norm().unwrap_err());
+    refused(acc.squared_norms().unwrap_err());
+    refused(acc.queue_squared_norm(&mut [0; 20]).unwrap_err());
+    refused(acc.state().unwrap_err());
     refused(acc.scales("a").unwrap_err());
     refused(acc.held("a").map(|_| ()).unwrap_err());
     refused(acc.merge(other).unwrap_err());
@@ -323,9 +271,9 @@ fn a_failure_while_resetting_refuses_until_a_reset_succeeds() {
 
 #[test]
 fn a_failure_while_merging_refuses_the_window() {
-    let (mut from, _) = new(FORMATS[1]);
+    let (mut from, _) = new(EXACT);
     add(&mut from).unwrap();
-    let (mut acc, left) = new(FORMATS[1]);
+    let (mut acc, left) = new(EXACT);
     left.set(1);
     assert!(matches!(acc.merge(&from).unwrap_err(), Error::Backend { .. }));
     all_refused(&mut acc, &from);
@@ -364,4 +312,36 @@ fn a_panic_in_the_middle_of_a_call_refuses_the_window() {
             }
         }
     }
+}
+
+/// A list that is refused by what it is given never ran: the window is as it was, unless another list before it did.
+#[test]
+fn a_call_that_never_ran_leaves_the_window_as_it_was() {
+    for formats in FORMATS {
+        for refuses_at in 1.. {
+            let (mut acc, backend) = made(formats);
+            add(&mut acc).unwrap();
+            let before = acc.state().unwrap();
+            backend.refuses.set(refuses_at);
+            let Err(e) = add(&mut acc) else {
+                assert!(refuses_at > 2, "no list was refused");
+                break;
+            };
+            assert!(matches!(e, Error::WrongDevice { .. }), "{e}");
+            if refuses_at == 1 {
+                assert_eq!(acc.state().unwrap(), before, "{formats:?}");
+                add(&mut acc).unwrap();
+                assert_eq!(acc.count(), 2);
+            } else {
+                all_refused(&mut acc, &made(formats).0);
+            }
+        }
+    }
+    let (mut from, _) = new(EXACT);
+    add(&mut from).unwrap();
+    let (mut acc, backend) = made(EXACT);
+    backend.refuses.set(1);
+    assert!(matches!(acc.merge(&from).unwrap_err(), Error::WrongDevice { .. }));
+    acc.merge(&from).unwrap();
+    assert_eq!(values(&acc), values(&from));
 }
