@@ -4,7 +4,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use trigrad::accumulator::{Accumulator, Config, Format, NonFinite, Reduce, Scales, Spec, State};
+use trigrad::accumulator::{Accumulator, Config, Format, NonFinite, Reduce, Scales, Spec, State, TensorState};
+use trigrad::checkpoint::{OLDEST, VERSION};
 use trigrad::cpu::Cpu;
 use trigrad::{Error, Result};
 
@@ -16,8 +17,38 @@ fn specs() -> Vec<Spec> {
     vec![Spec::new("layer \"one\".weight", [3, 7]), Spec::new("bias", [5])]
 }
 
+/// The second tensor is kept wide, the way that goes with the format.
 fn make(cpu: Cpu, format: Format) -> Accumulator<Cpu> {
-    Accumulator::new(cpu, &specs(), Config { format, seed: u64::MAX, ..Config::default() }).unwrap()
+    let [w, b] = <[Spec; 2]>::try_from(specs()).unwrap();
+    let specs = match format {
+        Format::Adaptive { bits: 8 } => [w, b.format(Format::F32)],
+        Format::Exact { bits: 16, scales } => [w, b.format(Format::Exact { bits: 32, scales })],
+        _ => [w, b],
+    };
+    Accumulator::new(cpu, &specs, Config { format, seed: u64::MAX, ..Config::default() }).unwrap()
+}
+
+/// Levels or counts and what goes with them.
+fn parts(t: &mut TensorState) -> (&mut Vec<u32>, &mut Vec<u16>, &mut Option<Vec<u16>>, &mut bool) {
+    match t {
+        TensorState::Levels { levels, scales, seen, scaled } => (levels, scales, seen, scaled),
+        TensorState::F32(_) => panic!("held in f32"),
+    }
+}
+
+fn floats(t: &mut TensorState) -> &mut Vec<f32> {
+    match t {
+        TensorState::F32(sum) => sum,
+        TensorState::Levels { .. } => panic!("held in levels"),
+    }
+}
+
+/// The error without the file around it, which it must name.
+fn in_file(e: Error, file: &Path) -> Error {
+    match e {
+        Error::InFile { path, source } if path == file => *source,
+        e => panic!("names no file: {e}"),
+    }
 }
 
 fn go(sum: &mut Accumulator<Cpu>, from: usize, to: usize) -> Result<()> {
@@ -68,7 +99,7 @@ fn any_cut_gives_the_same_bits_and_keeps_what_was_found() -> Result<()> {
 /// Loading `bytes` must fail and change nothing.
 fn refused(sum: &mut Accumulator<Cpu>, state: &State, file: &Path, bytes: &[u8], what: &str) -> Error {
     fs::write(file, bytes).unwrap();
-    let e = sum.load(file).err().unwrap_or_else(|| panic!("{what}: loaded"));
+    let e = in_file(sum.load(file).err().unwrap_or_else(|| panic!("{what}: loaded")), file);
     assert_eq!(&sum.state().unwrap(), state, "{what}");
     e
 }
@@ -132,25 +163,23 @@ fn other_files_are_refused_by_what_they_are() -> Result<()> {
     let renamed = [Spec::new("weight", [3, 7]), Spec::new("bias", [5])];
     let config = Config { seed: u64::MAX, format: FORMATS[0], ..Config::default() };
     let mut renamed = Accumulator::new(Cpu::new(), &renamed, config)?;
-    assert!(matches!(renamed.load(&file), Err(Error::UnknownTensor { .. })));
+    let e = in_file(renamed.load(&file).unwrap_err(), &file);
+    assert!(matches!(e, Error::UnknownTensor { .. }), "{e}");
     let zero = Config { non_finite: NonFinite::Zero, ..config };
     let e = Accumulator::new(Cpu::new(), &specs(), zero)?.load(&file).unwrap_err();
-    assert!(matches!(e, Error::CheckpointMismatch { ref field, .. } if field == "config.non_finite"), "{e}");
+    assert!(e.to_string().contains("other.safetensors"), "{e}");
+    assert!(matches!(e.root(), Error::CheckpointMismatch { field, .. } if field == "config.non_finite"), "{e}");
+    let [w, b] = <[Spec; 2]>::try_from(specs()).unwrap();
+    let e = Accumulator::new(Cpu::new(), &[w, b.format(Format::F32)], config)?.load(&file).unwrap_err();
+    let says = "tensor `bias`: checkpoint: tensor.1.format is `adaptive 2`, and `f32` here";
+    assert!(e.to_string().ends_with(says), "{e}");
 
     // A later version, rightly summed, is told apart from damage.
     let text = fs::read(&file).unwrap();
-    let at = text.windows(13).position(|w| w == b"\"version\":\"1\"").unwrap();
-    let mut later = text;
-    later[at + 11] = b'2';
-    let sum_at = later.windows(12).position(|w| w == b"\"checksum\":\"").unwrap() + 12;
-    later[sum_at..sum_at + 8].copy_from_slice(b"00000000");
-    let crc = format!("{:08x}", crc32fast::hash(&later));
-    later[sum_at..sum_at + 8].copy_from_slice(crc.as_bytes());
+    let later = with_fields(&text, &[("version", &(VERSION + 1).to_string())]);
     let e = refused(&mut sum, &state, &file, &later, "a later version");
-    assert!(
-        matches!(e, Error::CheckpointVersion { ref got, known: trigrad::checkpoint::VERSION, .. } if got == "2"),
-        "{e}"
-    );
+    let Error::CheckpointVersion { got, oldest: OLDEST, known: VERSION } = e else { panic!("{e}") };
+    assert_eq!(got, (VERSION + 1).to_string());
     Ok(())
 }
 
@@ -337,7 +366,8 @@ fn reports_that_can_not_be_are_refused() -> Result<()> {
         let mut bad = state.clone();
         (bad.reports[1].non_finite, bad.reports[1].first) = (non_finite, first);
         let e = sum.set_state(&bad).unwrap_err();
-        assert!(matches!(e.root(), Error::Parameter { .. }), "{e}");
+        assert!(matches!(e.root(), Error::ImpossibleReport { elements: 5, .. }), "{e}");
+        assert!(e.to_string().contains("bias"), "{e}");
         assert_eq!(sum.state()?, state);
     }
     // The largest count there can be is one, and what is found later does not wrap it around.
@@ -350,87 +380,175 @@ fn reports_that_can_not_be_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// Levels and counts that no window has: a count above the micro-batches it is of, more micro-batches than fit, both
-/// planes of a 2-bit level. By hand and in a file with a right checksum.
+/// States that no window has, each made from one that some has, and what is said of it. By hand, and in a file with a
+/// right checksum, as a program that is not this one may write it.
 #[test]
-fn levels_that_can_not_be_are_refused() -> Result<()> {
-    let refused = |format, bad: &State, what: &str| {
-        let mut sum = make(Cpu::new(), format);
-        go(&mut sum, 0, 2).unwrap();
-        let before = sum.state().unwrap();
-        let by_hand = sum.set_state(bad).err().unwrap_or_else(|| panic!("{what}: taken"));
-        // A file can hold it, as a program that is not this one may write it.
-        let mut sound = bad.clone();
-        sound.tensors.iter_mut().for_each(|t| t.levels.fill(0));
-        sound.held = 1;
-        let file = path("impossible.safetensors");
-        let mut saved = make(Cpu::new(), format);
-        saved.set_state(&sound).unwrap();
-        saved.save(&file).unwrap();
-        fs::write(&file, with_levels(&fs::read(&file).unwrap(), bad)).unwrap();
-        let loaded = sum.load(&file).err().unwrap_or_else(|| panic!("{what}: loaded"));
-        assert_eq!(loaded.to_string(), by_hand.to_string(), "{what}");
-        assert_eq!(sum.state().unwrap(), before, "{what}");
-        by_hand
-    };
+fn states_that_can_not_be_are_refused() -> Result<()> {
     let of = |format, n| {
         let mut sum = make(Cpu::new(), format);
         go(&mut sum, 0, n).unwrap();
         sum.state().unwrap()
     };
-    let counts = of(FORMATS[2], 2);
-    assert!(counts.tensors[0].levels.iter().any(|w| *w != 0));
-    for (held, bad) in [(2, 3u32), (2, 0xd), (7, 8), (0, 1), (0, 0xf)] {
-        let mut state = counts.clone();
-        state.held = held;
-        state.tensors.iter_mut().for_each(|t| t.levels.fill(0));
-        state.tensors[1].levels[0] = bad << 4;
-        let e = refused(FORMATS[2], &state, &format!("count {bad:x} of {held}"));
-        let magnitude = if bad < 8 { bad } else { 16 - bad };
-        assert!(
-            matches!(*e.root(), Error::Limit { what: "level", got, limit }
-                if got == u64::from(magnitude) && limit == u64::from(held)),
-            "{e}"
-        );
+    let refused = |format, n, change: &dyn Fn(&mut State)| {
+        let sound = of(format, n);
+        let mut bad = sound.clone();
+        change(&mut bad);
+        let mut sum = make(Cpu::new(), format);
+        go(&mut sum, 0, 3).unwrap();
+        let before = sum.state().unwrap();
+        let by_hand = sum.set_state(&bad).err().unwrap_or_else(|| panic!("taken: {bad:?}"));
+        let file = path("impossible.safetensors");
+        let mut saved = make(Cpu::new(), format);
+        saved.set_state(&sound).unwrap();
+        saved.save(&file).unwrap();
+        fs::write(&file, with_state(&fs::read(&file).unwrap(), &bad)).unwrap();
+        let loaded = in_file(sum.load(&file).err().unwrap_or_else(|| panic!("loaded: {bad:?}")), &file);
+        assert_eq!(loaded.to_string(), by_hand.to_string());
+        assert_eq!(sum.state().unwrap(), before);
+        by_hand
+    };
+    let [planes, wide, trits, counts] = FORMATS;
+    let bits_of = |x: f32| half::bf16::from_f32(x).to_bits();
+
+    // A count above the micro-batches it is of.
+    for (held, bad, got) in [(2, 3u32, 3), (2, 0xd, -3), (7, 8, -8), (1, 2, 2), (0, 0xf, -1)] {
+        let e = refused(trits, 2, &|state| {
+            (state.held, state.weights) = (held, 0.0);
+            state.tensors.iter_mut().for_each(|t| parts(t).0.fill(0));
+            parts(&mut state.tensors[1]).0[0] = bad << 4;
+        });
+        let Error::ImpossibleLevel { element: 1, got: found, limit, .. } = *e.root() else { panic!("{e}") };
+        assert_eq!((found, limit), (got, u64::from(held)));
         assert!(e.to_string().contains("bias"), "{e}");
     }
-    for (format, max) in [(FORMATS[2], 7), (FORMATS[3], 32_767)] {
-        for held in [max + 1, u32::MAX] {
-            let mut state = of(format, 1);
-            state.held = held;
-            let e = refused(format, &state, &format!("{held} held"));
-            assert!(matches!(e, Error::Limit { got, limit, .. } if (got, limit) == (held.into(), max.into())), "{e}");
+    // Fine counts: 2^21 for each micro-batch.
+    for (held, bad) in [(2u32, (2 << 21) + 1i32), (2, -(2 << 21) - 1), (1, i32::MAX), (1023, i32::MIN)] {
+        let e = refused(counts, 2, &|state| {
+            (state.held, state.weights) = (held, 1.0);
+            state.tensors.iter_mut().for_each(|t| parts(t).0.fill(0));
+            parts(&mut state.tensors[1]).0[4] = bad as u32;
+        });
+        let Error::ImpossibleLevel { element: 4, got, limit, .. } = *e.root() else { panic!("{e}") };
+        assert_eq!((got, limit), (i64::from(bad), u64::from(held) << 21));
+    }
+    // More micro-batches than fit; of 32-bit counts fewer than of 16-bit ones.
+    for (format, max, more) in [(trits, 7, u32::MAX), (counts, 1023, 32_767)] {
+        for held in [max + 1, more] {
+            let e = refused(format, 1, &|state| state.held = held);
+            assert!(
+                matches!(*e.root(), Error::Limit { got, limit, .. } if (got, limit) == (held.into(), max.into())),
+                "{e}"
+            );
         }
         let mut full = of(format, 1);
         full.held = max;
         make(Cpu::new(), format).set_state(&full)?;
     }
-    let mut unscaled = of(FORMATS[2], 1);
-    unscaled.tensors[1].scaled = false;
-    let e = make(Cpu::new(), FORMATS[2]).set_state(&unscaled).unwrap_err();
-    assert!(matches!(e.root(), Error::Limit { got: 1, limit: 0, .. }), "{e}");
-    let mut both = of(FORMATS[0], 2);
-    both.tensors[1].levels = vec![0b1_0100, 0b1_0100];
-    let e = refused(FORMATS[0], &both, "both planes");
+    // A level past the end of the tensor, or under a scale of 0.
+    for format in [planes, trits] {
+        let e = refused(format, 2, &|state| parts(&mut state.tensors[1]).0[0] |= 1 << 31);
+        assert!(matches!(e.root(), Error::ImpossibleLevel { limit: 0, .. }), "{e}");
+        let e = refused(format, 2, &|state| parts(&mut state.tensors[1]).1[0] = 0);
+        assert!(matches!(e.root(), Error::ImpossibleLevel { limit: 0, .. }), "{e}");
+    }
+    let e = refused(planes, 2, &|state| *parts(&mut state.tensors[1]).0 = vec![0b1_0100, 0b1_0100]);
     assert!(matches!(e.root(), Error::InvalidTrits { count: 2, first: 2 }), "{e}");
-    // Adaptive levels have no such bound: any number of micro-batches fits.
-    let mut many = of(FORMATS[1], 1);
-    many.held = u32::MAX;
-    make(Cpu::new(), FORMATS[1]).set_state(&many)
+    // Scales and maxima.
+    for bad in [-1.0, f32::NAN, f32::INFINITY, 2f32.powi(-112), 2f32.powi(127)] {
+        for (format, tensor) in [(planes, 0), (wide, 0), (trits, 1), (counts, 0), (counts, 1)] {
+            let e = refused(format, 2, &|state| parts(&mut state.tensors[tensor]).1[0] = bits_of(bad));
+            assert!(matches!(e.root(), Error::Parameter { name: "scale", .. }), "{e}");
+        }
+        let e = refused(counts, 2, &|state| parts(&mut state.tensors[1]).2.as_mut().unwrap()[0] = bits_of(bad));
+        assert!(matches!(e.root(), Error::Parameter { name: "largest magnitude seen", .. }), "{e}");
+    }
+    for (format, tensor, bad) in
+        [(counts, 1, 1.5), (counts, 1, 2f32.powi(106)), (wide, 0, 2f32.powi(120)), (trits, 0, 2f32.powi(-98))]
+    {
+        let e = refused(format, 2, &|state| parts(&mut state.tensors[tensor]).1[0] = bits_of(bad));
+        assert!(matches!(e.root(), Error::Parameter { name: "scale", .. }), "{bad}: {e}");
+    }
+    for format in [trits, counts] {
+        let e = refused(format, 1, &|state| *parts(&mut state.tensors[1]).3 = false);
+        assert!(matches!(e.root(), Error::NoScales { held: 1, .. }), "{e}");
+    }
+    // Sums in f32.
+    for bad in [f32::NAN, f32::INFINITY, -2f32.powi(126), f32::from_bits(1), -0.0] {
+        let e = refused(wide, 2, &|state| floats(&mut state.tensors[1])[4] = bad);
+        assert!(matches!(e.root(), Error::Parameter { name: "sum in f32", .. }), "{e}");
+        assert!(e.to_string().contains("bias"), "{e}");
+    }
+    // The place in the run.
+    let e = refused(planes, 1, &|state| state.micro_batch = (1 << 24) + 1);
+    assert!(matches!(e, Error::Limit { what: "micro-batch index", .. }), "{e}");
+    for bad in [f64::NAN, f64::INFINITY, 1e40] {
+        let e = refused(planes, 1, &|state| state.weights = bad);
+        assert!(matches!(e, Error::Parameter { name: "sum of weights", .. }), "{e}");
+    }
+    // One past the last index is where a full run of them stands; levels have no bound by micro-batches.
+    let mut many = of(wide, 1);
+    (many.held, many.micro_batch) = (u32::MAX, 1 << 24);
+    make(Cpu::new(), wide).set_state(&many)
 }
 
-/// A file with the levels and the number of micro-batches of another state, and a right checksum.
-fn with_levels(file: &[u8], state: &State) -> Vec<u8> {
+/// A tensor in another format than the accumulator's, by hand: a file says so before.
+#[test]
+fn a_state_of_another_format_is_refused() {
+    let [_, wide, _, counts] = FORMATS;
+    let mut sum = make(Cpu::new(), wide);
+    go(&mut sum, 0, 2).unwrap();
+    let before = sum.state().unwrap();
+    let mut other = before.clone();
+    other.tensors.reverse();
+    for bad in [other, make(Cpu::new(), counts).state().unwrap()] {
+        let e = sum.set_state(&bad).unwrap_err();
+        assert!(matches!(e.root(), Error::CheckpointMismatch { .. }), "{e}");
+        assert_eq!(sum.state().unwrap(), before);
+    }
+}
+
+/// A file with another state, and a right checksum.
+fn with_state(file: &[u8], state: &State) -> Vec<u8> {
+    let bytes = |words: &[u16]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
+    let mut arrays: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut fields = vec![
+        ("sum.held".to_owned(), state.held.to_string()),
+        ("sum.micro_batch".to_owned(), state.micro_batch.to_string()),
+        ("sum.weights".to_owned(), format!("{:016x}", state.weights.to_bits())),
+    ];
+    for (i, t) in state.tensors.iter().enumerate() {
+        match t {
+            TensorState::F32(sum) => {
+                arrays.push((format!("sum.{i}.sum"), sum.iter().flat_map(|x| x.to_le_bytes()).collect()));
+            }
+            TensorState::Levels { levels, scales, seen, scaled } => {
+                arrays.push((format!("sum.{i}.levels"), levels.iter().flat_map(|w| w.to_le_bytes()).collect()));
+                arrays.push((format!("sum.{i}.scales"), bytes(scales)));
+                if let Some(seen) = seen {
+                    arrays.push((format!("sum.{i}.seen"), bytes(seen)));
+                    fields.push((format!("sum.{i}.scaled"), scaled.to_string()));
+                }
+            }
+        }
+    }
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    forged(file, &fields, &arrays)
+}
+
+fn with_fields(file: &[u8], fields: &[(&str, &str)]) -> Vec<u8> {
+    forged(file, fields, &[])
+}
+
+/// A file with other values of some of its fields and arrays, and a right checksum.
+fn forged(file: &[u8], changed: &[(&str, &str)], arrays: &[(String, Vec<u8>)]) -> Vec<u8> {
     let read = safetensors::SafeTensors::deserialize(file).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(file).unwrap();
     let mut fields = metadata.metadata().clone().unwrap();
-    fields.insert("sum.held".to_owned(), state.held.to_string());
-    fields.insert("checksum".to_owned(), "00000000".to_owned());
-    let levels: Vec<Vec<u8>> =
-        state.tensors.iter().map(|t| t.levels.iter().flat_map(|w| w.to_le_bytes()).collect()).collect();
+    for (name, value) in changed.iter().chain(&[("checksum", "00000000")]) {
+        assert!(fields.insert((*name).to_owned(), (*value).to_owned()).is_some(), "no field {name}");
+    }
     let tensors = read.tensors().into_iter().map(|(name, view)| {
-        let of = |i: usize| name == format!("sum.{i}.levels");
-        let data = (0..levels.len()).find(|i| of(*i)).map_or(view.data(), |i| &levels[i][..]);
+        let data = arrays.iter().find(|(changed, _)| *changed == name).map_or(view.data(), |(_, data)| &data[..]);
         let view = safetensors::tensor::TensorView::new(view.dtype(), view.shape().to_vec(), data).unwrap();
         (name, view)
     });
@@ -439,6 +557,31 @@ fn with_levels(file: &[u8], state: &State) -> Vec<u8> {
     let crc = format!("{:08x}", crc32fast::hash(&bytes));
     bytes[sum_at..sum_at + 8].copy_from_slice(crc.as_bytes());
     bytes
+}
+
+/// A file of version 1 has one format, and of a window without a first look the scales of the one before.
+#[test]
+fn a_file_of_version_1_loads_into_the_same_formats_only() -> Result<()> {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1-exact.safetensors");
+    let format = Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.5 } };
+    let specs = |wide: Option<Format>| {
+        let bias = Spec { format: wide, ..Spec::new("bias", [5]) };
+        [Spec::new("layer \"one\".weight", [6, 11]), bias, Spec::new("empty", [0])]
+    };
+    let config = Config { format, seed: u64::MAX - 1, ..Config::default() };
+    let mut sum = Accumulator::new(Cpu::new(), &specs(None), config)?;
+    sum.load(&file)?;
+    let scales = sum.scales("bias")?;
+    assert!(sum.count() == 2 && scales.iter().all(|s| s.to_f32() != 0.0));
+    let wide = Format::Exact { bits: 32, scales: Scales::LastWindow { headroom: 1.5 } };
+    let e = Accumulator::new(Cpu::new(), &specs(Some(wide)), config)?.load(&file).unwrap_err();
+    assert!(matches!(e.root(), Error::CheckpointMismatch { field, .. } if field == "tensor.1.format"), "{e}");
+    let fresh = path("v1-unscaled.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&fresh, with_fields(&bytes, &[("sum.1.scaled", "false")])).unwrap();
+    // Counts that were made under them need their scales.
+    assert!(matches!(sum.load(&fresh).unwrap_err().root(), Error::ImpossibleLevel { limit: 0, .. }));
+    Ok(())
 }
 
 /// Equal states are equal files, whatever the process: nothing in a file depends on the order of a hash map.
