@@ -476,12 +476,18 @@ impl Error {
         Error::InTensor { tensor: tensor.into(), source: Box::new(self) }
     }
 
-    /// Wraps the error with the file it was found in; one that names its path already stays as it is.
+    /// Wraps the error with the file it was found in; one that names its file already stays as it is.
     #[must_use]
     pub fn in_file(self, path: impl Into<std::path::PathBuf>) -> Error {
-        match self {
-            Error::Io { .. } | Error::InFile { .. } => self,
-            other => Error::InFile { path: path.into(), source: Box::new(other) },
+        match self.root() {
+            Error::Io { .. }
+            | Error::NotACheckpoint { .. }
+            | Error::CheckpointTruncated { .. }
+            | Error::CheckpointCorrupted { .. }
+            | Error::CheckpointVersion { .. }
+            | Error::CheckpointMismatch { .. }
+            | Error::CheckpointField { .. } => self,
+            _ => Error::InFile { path: path.into(), source: Box::new(self) },
         }
     }
 

@@ -86,7 +86,7 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] where lengths differ and [`Error::CheckpointMismatch`] where formats do; [`Error::Parameter`],
+    /// [`Error::Length`] where lengths differ and [`Error::StateFormat`] where formats do; [`Error::Parameter`],
     /// [`Error::Limit`], [`Error::ImpossibleLevel`], [`Error::ImpossibleReport`], [`Error::NoScales`] or
     /// [`Error::InvalidTrits`] for a number, level, scale, sum or report that no accumulator holds: a count is at most what
     /// so many micro-batches come to, which must fit its bits and be counted under scales. What the device reports.

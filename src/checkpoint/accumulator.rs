@@ -27,11 +27,11 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], or [`Error::InFile`] around: [`Error::NotACheckpoint`], [`Error::CheckpointTruncated`],
-    /// [`Error::CheckpointCorrupted`], [`Error::CheckpointVersion`]; [`Error::CheckpointMismatch`] for another
-    /// configuration or format; [`Error::UnknownTensor`], [`Error::Shape`] or [`Error::Length`] for other tensors;
-    /// [`Error::CheckpointField`] and what [`set_state`](Self::set_state) says for a value that can not be; what the
-    /// device reports. Nothing is then changed.
+    /// [`Error::Io`], [`Error::NotACheckpoint`], [`Error::CheckpointTruncated`], [`Error::CheckpointCorrupted`],
+    /// [`Error::CheckpointVersion`]; [`Error::CheckpointMismatch`] for another configuration, format or number of tensors;
+    /// [`Error::CheckpointField`]; and with [`Error::InFile`] around it: [`Error::UnknownTensor`] or [`Error::Shape`] for
+    /// other tensors, what [`set_state`](Self::set_state) says for a value that can not be, what the device reports.
+    /// Nothing is then changed.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         self.load_contents(read(path, KIND)).map_err(|e| e.in_file(path))
