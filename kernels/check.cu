@@ -2,7 +2,7 @@
 // src/cpu/check.rs.
 //
 // Launch: one CTA of 128 threads for each 4096 elements of each item.
-// Item: x = n elements; report; first = index of x[0] in the tensor. Determinism: cross-backend.
+// Determinism: cross-backend.
 // Bytes an element: input.
 #include "level.cuh"
 #include "output.cuh"
@@ -12,10 +12,20 @@ struct Check {
     uint32_t pad;
 };
 
+// One tensor to check.
+struct CheckItem {
+    const void* gradient;
+    Report* report;
+    uint64_t n;
+    uint64_t first;
+    uint32_t begin;
+    uint32_t pad;
+};
+
 // Every element on its own: for tails, views that are not aligned, and tiles with something in them.
 template <class E>
-__device__ __noinline__ void check_each(const Item& item, uint64_t start, uint32_t weight) {
-    const typename E::Scalar* x = static_cast<const typename E::Scalar*>(item.x);
+__device__ __noinline__ void check_each(const CheckItem& item, uint64_t start, uint32_t weight) {
+    const typename E::Scalar* x = static_cast<const typename E::Scalar*>(item.gradient);
     uint32_t found = 0;
     uint64_t first = ~0ull;
     for (int e = 0; e < 32; ++e) {
@@ -32,13 +42,13 @@ __device__ __noinline__ void check_each(const Item& item, uint64_t start, uint32
 
 // |weight x| grows with |x|, so the largest magnitude of a tile decides whether anything is there.
 template <class E>
-__device__ __forceinline__ void check(const Check& p, const Item& item) {
+__device__ __forceinline__ void check(const Check& p, const CheckItem& item) {
     const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
     if (start >= item.n) {
         return;
     }
-    if (start + TILE <= item.n && aligned_to(item.x, 16)) {
-        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(item.x) + start * E::SIZE);
+    if (start + TILE <= item.n && aligned_to(item.gradient, 16)) {
+        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(item.gradient) + start * E::SIZE);
         uint32_t w[E::WORDS];
 #pragma unroll
         for (int i = 0; i < E::PIECES; ++i) {
@@ -53,15 +63,14 @@ __device__ __forceinline__ void check(const Check& p, const Item& item) {
     check_each<E>(item, start, p.weight);
 }
 
-#define KERNEL(type, E, count, N)                                                                                   \
+#define KERNEL(E, N)                                                                                                \
     extern "C" __global__ void __launch_bounds__(128)                                                               \
-        check_##type##_##count(const __grid_constant__ Check p, const __grid_constant__ Table<N> table) {           \
-        check<E>(p, item_of(table, blockIdx.x));                                                                    \
+        check_##E##_##N(const __grid_constant__ Check p, const __grid_constant__ TABLE_##N<CheckItem> table) {      \
+        check<ELEMENT_##E>(p, item_of(table, blockIdx.x));                                                          \
     }
-KERNEL(f32, F32, one, 1)
-KERNEL(f32, F32, many, MANY)
-KERNEL(f16, F16, one, 1)
-KERNEL(f16, F16, many, MANY)
-KERNEL(bf16, Bf16, one, 1)
-KERNEL(bf16, Bf16, many, MANY)
-#undef KERNEL
+KERNEL(f32, one)
+KERNEL(f32, many)
+KERNEL(f16, one)
+KERNEL(f16, many)
+KERNEL(bf16, one)
+KERNEL(bf16, many)

@@ -1,10 +1,21 @@
 // Dequantize: planes and scales become floats. Mirrors src/op/dequantize.rs and src/cpu/dequantize.rs.
 //
 // Launch: one CTA of 128 threads for each 4096 elements of each item.
-// Item: x = 2 ceil(n / 32) words of planes; a = n elements; b = one bf16 scale a group; first = elements of a group
-// (rows only). Every element is written. An invalid pair gives 0. Determinism: cross-backend.
+// Every element is written; what would become infinite becomes the largest finite number. An invalid pair gives 0.
+// Determinism: cross-backend.
 // Bytes an element: output + 1/4 + 2 / group.
 #include "output.cuh"
+
+// One tensor to dequantize.
+struct DequantizeItem {
+    const uint32_t* words;  // planes
+    const uint16_t* scales;
+    void* out;
+    uint64_t n;
+    uint64_t size;          // elements of a group (rows only)
+    uint32_t begin;
+    uint32_t pad;
+};
 
 struct Dequantize {
     uint32_t shift;  // log2 of the group, 63 for the whole tensor; not used for rows of other lengths
@@ -12,16 +23,16 @@ struct Dequantize {
 };
 
 template <class E>
-__device__ __forceinline__ void dequantize_block(const Dequantize& p, const Item& item) {
+__device__ __forceinline__ void dequantize_block(const Dequantize& p, const DequantizeItem& item) {
     const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
     const uint64_t own = start + 32 * lane_id();
     uint2 pair = make_uint2(0, 0);
     uint32_t scale = 0;
     if (own < item.n) {
-        pair = load_pair(item.x, own >> 5);
-        scale = static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[own >> p.shift]) << 16;
+        pair = load_pair(item.words, own >> 5);
+        scale = static_cast<uint32_t>(item.scales[own >> p.shift]) << 16;
     }
-    const bool aligned = aligned_to(item.a, 16), whole = aligned && start + TILE <= item.n;
+    const bool aligned = aligned_to(item.out, 16), whole = aligned && start + TILE <= item.n;
 #pragma unroll
     for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
         const int piece = 32 * i + lane_id();
@@ -30,24 +41,24 @@ __device__ __forceinline__ void dequantize_block(const Dequantize& p, const Item
         const uint32_t plus = __shfl_sync(ALL, pair.x, owner) >> bit;
         const uint32_t minus = __shfl_sync(ALL, pair.y, owner) >> bit;
         const uint32_t s = __shfl_sync(ALL, scale, owner);
-        store_piece<E>(item.a, start + piece * PER<E>, item.n, aligned, piece_of_trits<E>(plus, minus, E::from_f32(s), 0u), whole);
+        store_piece<E>(item.out, start + piece * PER<E>, item.n, aligned, piece_of_trits<E>(plus, minus, from_f32_saturating<E>(s), 0u), whole);
     }
 }
 
 // Rows of any length: the row of a lane's first element by one division, those of its pieces from there.
 template <class E>
-__device__ __forceinline__ void dequantize_row(const Item& item) {
+__device__ __forceinline__ void dequantize_row(const DequantizeItem& item) {
     const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
     const uint64_t own = start + 32 * lane_id();
-    const uint64_t size = item.first;
-    const uint16_t* scales = static_cast<const uint16_t*>(item.b);
+    const uint64_t size = item.size;
+    const uint16_t* scales = item.scales;
     uint2 pair = make_uint2(0, 0);
     if (own < item.n) {
-        pair = load_pair(item.x, own >> 5);
+        pair = load_pair(item.words, own >> 5);
     }
     const uint64_t own_row = own / size;
     const uint64_t own_rest = own % size;
-    const bool aligned = aligned_to(item.a, 16);
+    const bool aligned = aligned_to(item.out, 16);
 #pragma unroll 1
     for (int i = 0; i < PIECES_PER_GROUP<E>; ++i) {
         const int piece = 32 * i + lane_id();
@@ -71,7 +82,7 @@ __device__ __forceinline__ void dequantize_row(const Item& item) {
             const uint32_t trit = ((plus >> e) & 1u) | (((minus >> e) & 1u) << 1);
             uint32_t v = 0;
             if (at + e < item.n && (trit == 1 || trit == 2)) {
-                v = E::from_f32(static_cast<uint32_t>(scales[row]) << 16) ^ ((trit >> 1) << (8 * E::SIZE - 1));
+                v = from_f32_saturating<E>(static_cast<uint32_t>(scales[row]) << 16) ^ ((trit >> 1) << (8 * E::SIZE - 1));
             }
             w[E::SIZE == 4 ? e % 4 : e / 2 % 4] |= v << (E::SIZE == 4 ? 0 : 16 * (e % 2));
             if (++rest == size) {
@@ -79,25 +90,24 @@ __device__ __forceinline__ void dequantize_row(const Item& item) {
                 row += 1;
             }
         }
-        store_piece<E>(item.a, at, item.n, aligned, make_uint4(w[0], w[1], w[2], w[3]));
+        store_piece<E>(item.out, at, item.n, aligned, make_uint4(w[0], w[1], w[2], w[3]));
     }
 }
 
-#define KERNELS(type, E, count, N)                                                                              \
+#define KERNELS(E, N)                                                                                           \
     extern "C" __global__ void __launch_bounds__(128)                                                           \
-        dequantize_block_##type##_##count(const __grid_constant__ Dequantize p,                                 \
-                                          const __grid_constant__ Table<N> table) {                             \
-        dequantize_block<E>(p, item_of(table, blockIdx.x));                                                     \
+        dequantize_block_##E##_##N(const __grid_constant__ Dequantize p,                                        \
+                                   const __grid_constant__ TABLE_##N<DequantizeItem> table) {                   \
+        dequantize_block<ELEMENT_##E>(p, item_of(table, blockIdx.x));                                           \
     }                                                                                                           \
     extern "C" __global__ void __launch_bounds__(128)                                                           \
-        dequantize_row_##type##_##count(const __grid_constant__ Dequantize,                                     \
-                                        const __grid_constant__ Table<N> table) {                               \
-        dequantize_row<E>(item_of(table, blockIdx.x));                                                          \
+        dequantize_row_##E##_##N(const __grid_constant__ Dequantize,                                            \
+                                 const __grid_constant__ TABLE_##N<DequantizeItem> table) {                     \
+        dequantize_row<ELEMENT_##E>(item_of(table, blockIdx.x));                                                \
     }
-KERNELS(f32, F32, one, 1)
-KERNELS(f32, F32, many, MANY)
-KERNELS(f16, F16, one, 1)
-KERNELS(f16, F16, many, MANY)
-KERNELS(bf16, Bf16, one, 1)
-KERNELS(bf16, Bf16, many, MANY)
-#undef KERNELS
+KERNELS(f32, one)
+KERNELS(f32, many)
+KERNELS(f16, one)
+KERNELS(f16, many)
+KERNELS(bf16, one)
+KERNELS(bf16, many)

@@ -2,15 +2,43 @@
 // src/cpu/pack.rs and src/numerics/pack.rs.
 //
 // Launch: pack, unpack: one CTA of 128 threads for each 4096 trits; a lane holds 32. The others: one CTA of 128 threads
-// for each 512 pairs of words. One item.
-// Item: pack: x = n trits (i8), a = 2 ceil(n / 32) words; unpack: x = words, a = n trits; split: x = words, a = plus,
-// b = minus, n = pairs; join: x = plus, b = minus, a = words; fields and planes: x = from, a = to.
+// for each 512 pairs of words.
 // Every output is written, bits past n are zero. Determinism: cross-backend.
 // Bytes an element: pack, unpack 5/4; the others 1/2.
 #include "output.cuh"
+#include "pack.cuh"
 
 struct Convert {
     uint64_t pad;
+};
+
+// One tensor of trits, to or from planes.
+struct TritsItem {
+    uint8_t* trits;   // i8
+    uint32_t* words;  // planes
+    Report* report;
+    uint64_t n;
+    uint32_t begin;
+    uint32_t pad;
+};
+
+// Interleaved planes and two separate ones; n = pairs.
+struct PlanesItem {
+    uint32_t* words;
+    uint32_t* plus;
+    uint32_t* minus;
+    uint64_t n;
+    uint32_t begin;
+    uint32_t pad;
+};
+
+// Planes and 2-bit fields; n = pairs.
+struct FieldsItem {
+    uint32_t* words;
+    uint32_t* fields;
+    uint64_t n;
+    uint32_t begin;
+    uint32_t pad;
 };
 
 constexpr int PAIRS_PER_CTA = 512;
@@ -32,13 +60,11 @@ __device__ __forceinline__ void store_pair(void* words, uint64_t pair, uint32_t 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128)
-    pack_trits_one(const __grid_constant__ Convert, const __grid_constant__ Table<1> table) {
-    const Item& item = table.items[0];
-    const uint64_t own = static_cast<uint64_t>(blockIdx.x) * CTA_TILE + 32 * threadIdx.x;
-    const uint8_t* trits = static_cast<const uint8_t*>(item.x) + own;
+__device__ __forceinline__ void pack_trits(const TritsItem& item) {
+    const uint64_t own = cta_start(item) + 32 * threadIdx.x;
+    const uint8_t* trits = item.trits + own;
     uint32_t w[8] = {};
-    if (own + 32 <= item.n && aligned_to(item.x, 16)) {
+    if (own + 32 <= item.n && aligned_to(item.trits, 16)) {
         const uint4 low = __ldcs(reinterpret_cast<const uint4*>(trits));
         const uint4 high = __ldcs(reinterpret_cast<const uint4*>(trits) + 1);
         w[0] = low.x, w[1] = low.y, w[2] = low.z, w[3] = low.w;
@@ -63,17 +89,15 @@ extern "C" __global__ void __launch_bounds__(128)
         report(item.report, __popc(invalid), invalid ? own + __ffs(invalid) - 1 : ~0ull, 0);
     }
     if (own < item.n) {
-        store_pair(item.a, own >> 5, plus, minus);
+        store_pair(item.words, own >> 5, plus, minus);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128)
-    pack_untrits_one(const __grid_constant__ Convert, const __grid_constant__ Table<1> table) {
-    const Item& item = table.items[0];
-    const uint64_t own = static_cast<uint64_t>(blockIdx.x) * CTA_TILE + 32 * threadIdx.x;
+__device__ __forceinline__ void pack_untrits(const TritsItem& item) {
+    const uint64_t own = cta_start(item) + 32 * threadIdx.x;
     uint2 pair = make_uint2(0, 0);
     if (own < item.n) {
-        pair = load_pair(item.x, own >> 5);
+        pair = load_pair(item.words, own >> 5);
     }
     const uint32_t within = own + 32 <= item.n ? ~0u : own < item.n ? (1u << (item.n - own)) - 1 : 0u;
     const uint32_t invalid = pair.x & pair.y & within;
@@ -86,8 +110,8 @@ extern "C" __global__ void __launch_bounds__(128)
     for (int i = 0; i < 8; ++i) {
         w[i] = bytes_of_bits(plus >> (4 * i)) | (bytes_of_bits(minus >> (4 * i)) * 0xffu);
     }
-    uint8_t* trits = static_cast<uint8_t*>(item.a) + own;
-    if (own + 32 <= item.n && aligned_to(item.a, 16)) {
+    uint8_t* trits = item.trits + own;
+    if (own + 32 <= item.n && aligned_to(item.trits, 16)) {
         __stcs(reinterpret_cast<uint4*>(trits), make_uint4(w[0], w[1], w[2], w[3]));
         __stcs(reinterpret_cast<uint4*>(trits) + 1, make_uint4(w[4], w[5], w[6], w[7]));
     } else {
@@ -100,56 +124,41 @@ extern "C" __global__ void __launch_bounds__(128)
     }
 }
 
-// Bit i of 16 to bit 2 i.
-__device__ __forceinline__ uint32_t spread(uint32_t x) {
-    x = (x | (x << 8)) & 0x00ff00ffu;
-    x = (x | (x << 4)) & 0x0f0f0f0fu;
-    x = (x | (x << 2)) & 0x33333333u;
-    return (x | (x << 1)) & 0x55555555u;
-}
-
-// Bit 2 i to bit i; odd bits are dropped.
-__device__ __forceinline__ uint32_t gather(uint32_t x) {
-    x &= 0x55555555u;
-    x = (x | (x >> 1)) & 0x33333333u;
-    x = (x | (x >> 2)) & 0x0f0f0f0fu;
-    x = (x | (x >> 4)) & 0x00ff00ffu;
-    return (x | (x >> 8)) & 0xffffu;
-}
-
 struct Split {
+    using Item = PlanesItem;
     __device__ static __forceinline__ void apply(const Item& item, uint64_t i) {
-        const uint2 pair = load_pair(item.x, i);
-        static_cast<uint32_t*>(item.a)[i] = pair.x;
-        static_cast<uint32_t*>(item.b)[i] = pair.y;
+        const uint2 pair = load_pair(item.words, i);
+        item.plus[i] = pair.x;
+        item.minus[i] = pair.y;
     }
 };
 
 struct Join {
+    using Item = PlanesItem;
     __device__ static __forceinline__ void apply(const Item& item, uint64_t i) {
-        store_pair(item.a, i, static_cast<const uint32_t*>(item.x)[i], static_cast<const uint32_t*>(item.b)[i]);
+        store_pair(item.words, i, item.plus[i], item.minus[i]);
     }
 };
 
 struct ToFields {
+    using Item = FieldsItem;
     __device__ static __forceinline__ void apply(const Item& item, uint64_t i) {
-        const uint2 pair = load_pair(item.x, i);
-        store_pair(item.a, i, spread(pair.x & 0xffffu) | (spread(pair.y & 0xffffu) << 1),
-                   spread(pair.x >> 16) | (spread(pair.y >> 16) << 1));
+        const uint2 pair = load_pair(item.words, i), fields = planes_to_fields(pair.x, pair.y);
+        store_pair(item.fields, i, fields.x, fields.y);
     }
 };
 
 struct ToPlanes {
+    using Item = FieldsItem;
     __device__ static __forceinline__ void apply(const Item& item, uint64_t i) {
-        const uint2 fields = load_pair(item.x, i);
-        store_pair(item.a, i, gather(fields.x) | (gather(fields.y) << 16),
-                   gather(fields.x >> 1) | (gather(fields.y >> 1) << 16));
+        const uint2 planes = fields_to_planes(load_pair(item.fields, i));
+        store_pair(item.words, i, planes.x, planes.y);
     }
 };
 
 template <class Op>
-__device__ __forceinline__ void each_pair(const Item& item) {
-    const uint64_t start = static_cast<uint64_t>(blockIdx.x) * PAIRS_PER_CTA + threadIdx.x;
+__device__ __forceinline__ void each_pair(const typename Op::Item& item) {
+    const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * PAIRS_PER_CTA + threadIdx.x;
 #pragma unroll
     for (int i = 0; i < PAIRS_PER_CTA / 128; ++i) {
         if (start + 128 * i < item.n) {
@@ -158,13 +167,15 @@ __device__ __forceinline__ void each_pair(const Item& item) {
     }
 }
 
-#define KERNEL(name, Op)                                                                                    \
+#define KERNEL(name, I, body, N)                                                                            \
     extern "C" __global__ void __launch_bounds__(128)                                                       \
-        name(const __grid_constant__ Convert, const __grid_constant__ Table<1> table) {                     \
-        each_pair<Op>(table.items[0]);                                                                      \
+        name##_##N(const __grid_constant__ Convert, const __grid_constant__ TABLE_##N<I> table) {           \
+        body(item_of(table, blockIdx.x));                                                                   \
     }
-KERNEL(pack_split_one, Split)
-KERNEL(pack_join_one, Join)
-KERNEL(pack_to_fields_one, ToFields)
-KERNEL(pack_to_planes_one, ToPlanes)
-#undef KERNEL
+#define KERNELS(name, I, body) KERNEL(name, I, body, one) KERNEL(name, I, body, many)
+KERNELS(pack_trits, TritsItem, pack_trits)
+KERNELS(pack_untrits, TritsItem, pack_untrits)
+KERNELS(pack_split, PlanesItem, each_pair<Split>)
+KERNELS(pack_join, PlanesItem, each_pair<Join>)
+KERNELS(pack_to_fields, FieldsItem, each_pair<ToFields>)
+KERNELS(pack_to_planes, FieldsItem, each_pair<ToPlanes>)

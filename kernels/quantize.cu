@@ -2,10 +2,9 @@
 //
 // Blocks, one pass. Launch: one CTA of 128 threads for each 8192 (f32) or 16384 (f16, bf16) elements of each item; a lane
 // holds 32 elements of each 4096.
-// Item: x = n elements; a = 2 ceil(n / 32) words of planes; b = ceil(n / block) bf16 scales; report. Every word is
-// written, bits past n are zero. Bytes an element: input + 1/4 + 2 / block.
+// Every word is written, bits past n are zero. Bytes an element: input + 1/4 + 2 / block.
 //
-// Rows and whole tensors, two passes: see group.cuh. c = scratch. Bytes an element: twice the input + 1/4. Rows that are as
+// Rows and whole tensors, two passes: see group.cuh. Bytes an element: twice the input + 1/4. Rows that are as
 // long as a block may be are blocks.
 //
 // Determinism: cross-backend.
@@ -13,7 +12,7 @@
 
 #define KERNEL(name, P, E, N)                                                                                    \
     extern "C" __global__ void __launch_bounds__(128)                                                            \
-        name##_##E##_##N(const __grid_constant__ P p, const __grid_constant__ Table<TABLE_##N> table) {          \
+        name##_##E##_##N(const __grid_constant__ P p, const __grid_constant__ TABLE_##N<QuantizeItem> table) {       \
         name<ELEMENT_##E>(p, item_of(table, blockIdx.x));                                                        \
     }
 #define EVERY_TYPE(name, P)                                                                                      \
@@ -29,7 +28,7 @@ EVERY_TYPE(group_sums, QuantizeGroup)
 #define CODES(E, N)                                                                                              \
     extern "C" __global__ void __launch_bounds__(128)                                                            \
         group_codes_##E##_##N(const __grid_constant__ QuantizeGroup p,                                           \
-                              const __grid_constant__ Table<TABLE_##N> table) {                                  \
+                              const __grid_constant__ TABLE_##N<QuantizeItem> table) {                           \
         const uint32_t cta = gridDim.x - 1 - blockIdx.x;                                                         \
         group_codes<ELEMENT_##E>(p, item_of(table, cta), cta);                                                   \
     }
@@ -41,11 +40,11 @@ CODES(bf16, one)
 CODES(bf16, many)
 
 extern "C" __global__ void __launch_bounds__(128)
-    group_combine_one(const __grid_constant__ QuantizeGroup p, const __grid_constant__ Table<1> table) {
+    group_combine_one(const __grid_constant__ QuantizeGroup p, const __grid_constant__ One<QuantizeItem> table) {
     group_combine(p, item_of(table, blockIdx.x));
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    group_combine_many(const __grid_constant__ QuantizeGroup p, const __grid_constant__ Table<MANY> table) {
+    group_combine_many(const __grid_constant__ QuantizeGroup p, const __grid_constant__ Many<QuantizeItem> table) {
     group_combine(p, item_of(table, blockIdx.x));
 }

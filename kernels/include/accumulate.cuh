@@ -5,6 +5,18 @@
 #include "round.cuh"
 #include "trit.cuh"
 
+// One tensor to accumulate adaptively.
+struct AdaptiveItem {
+    const void* gradient;
+    uint32_t* levels;
+    uint16_t* scales;
+    Report* report;
+    uint64_t n;
+    uint64_t first;
+    uint32_t tensor;
+    uint32_t begin;
+};
+
 struct AccumulateAdaptive {
     Draw draw;
     uint32_t weight;       // f32 bits, a subnormal already 0
@@ -224,10 +236,10 @@ __device__ __forceinline__ void accumulate_adaptive_fields(const AccumulateAdapt
 
 // Levels of 2 bits are trits: the sum is quantized as a gradient is, under the scale of its maximum.
 template <class E, bool FAST>
-__device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdaptive& p, const Item& item, const Place& at,
+__device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdaptive& p, const AdaptiveItem& item, const Place& at,
                                                            Stage<E>& stage, uint32_t (&words)[2], uint32_t s, uint4 random,
                                                            Careful<2>& shared) {
-    uint16_t* const scale = static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift);
+    uint16_t* const scale = item.scales + (at.own >> p.block_shift);
     const uint32_t plus = words[0] & ~words[1], minus = words[1] & ~words[0];
     float v[32];
     {
@@ -282,7 +294,7 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
     if (at.inside) {
         words[0] = kept & ~signs;
         words[1] = kept & signs;
-        store_words<2, FAST>(item.a, at.own >> 5, words);
+        store_words<2, FAST>(item.levels, at.own >> 5, words);
         if ((threadIdx.x & (lanes - 1)) == 0) {
             *scale = static_cast<uint16_t>(new_s >> 16);
         }
@@ -290,34 +302,34 @@ __device__ __forceinline__ void accumulate_adaptive_planes(const AccumulateAdapt
 }
 
 template <class E, int BITS, bool FAST>
-__device__ __forceinline__ void accumulate_adaptive_staged(const AccumulateAdaptive& p, const Item& item, const Place& at,
+__device__ __forceinline__ void accumulate_adaptive_staged(const AccumulateAdaptive& p, const AdaptiveItem& item, const Place& at,
                                                            Stage<E>& stage, uint32_t (&words)[BITS], uint32_t s,
                                                            uint4 random, Careful<BITS>& shared) {
     if constexpr (BITS == 2) {
         accumulate_adaptive_planes<E, FAST>(p, item, at, stage, words, s, random, shared);
     } else {
         accumulate_adaptive_fields<E, BITS, FAST>(
-            p, static_cast<uint32_t*>(item.a) + BITS * (at.own >> 5),
-            static_cast<uint16_t*>(item.b) + (at.own >> p.block_shift), at.inside,
+            p, item.levels + BITS * (at.own >> 5),
+            item.scales + (at.own >> p.block_shift), at.inside,
             [&] { return item.first + at.own; }, item.report, stage, words, s, random, shared);
     }
 }
 
 // One tile: loads, then the work on what is staged.
 template <class E, int BITS, bool FAST>
-__device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptive& p, const Item& item, uint64_t start,
+__device__ __forceinline__ void accumulate_adaptive_tile(const AccumulateAdaptive& p, const AdaptiveItem& item, uint64_t start,
                                                          Stage<E>& stage, Careful<BITS>& shared) {
     const Place at = place<FAST>(item, start);
     Flight<E> flight;
-    begin<E, FAST>(item.x, at, flight);
+    begin<E, FAST>(item.gradient, at, flight);
     uint32_t words[BITS] = {};
     uint32_t s = 0;
     if (at.inside) {
-        load_words<BITS, FAST>(item.a, at.own >> 5, words);
-        s = static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[at.own >> p.block_shift]) << 16;
+        load_words<BITS, FAST>(item.levels, at.own >> 5, words);
+        s = static_cast<uint32_t>(item.scales[at.own >> p.block_shift]) << 16;
     }
     const uint4 random = call(p.draw, item.tensor, at.group);
-    end<E, FAST>(item.x, at, item.n, flight, stage);
+    end<E, FAST>(item.gradient, at, item.n, flight, stage);
     accumulate_adaptive_staged<E, BITS, FAST>(p, item, at, stage, words, s, random, shared);
 }
 
@@ -333,18 +345,18 @@ constexpr int ADAPTIVE_CTAS = ADAPTIVE_TILES<E, BITS> == 1 ? 5 : BITS == 4 ? 7 :
 // Several tiles: `accumulate_adaptive_tile` with places that move on. These are the same for all threads, and what a thread adds to
 // them stays; so whole tiles need an item's fields once a CTA, where in a list each tile waited for its row.
 template <class E, int BITS>
-__device__ __forceinline__ void accumulate_adaptive_tiles(const AccumulateAdaptive& p, const Item& item, Stage<E>& stage,
+__device__ __forceinline__ void accumulate_adaptive_tiles(const AccumulateAdaptive& p, const AdaptiveItem& item, Stage<E>& stage,
                                                           Careful<BITS>& shared) {
     constexpr int T = ADAPTIVE_TILES<E, BITS>;
     const uint64_t start = cta_start<T>(item);
-    const char* x = static_cast<const char*>(item.x) + start * E::SIZE;
-    char* a = static_cast<char*>(item.a) + start / 8 * BITS;
-    uint16_t* b = static_cast<uint16_t*>(item.b) + (start >> p.block_shift);
+    const char* x = static_cast<const char*>(item.gradient) + start * E::SIZE;
+    char* a = reinterpret_cast<char*>(item.levels) + start / 8 * BITS;
+    uint16_t* b = item.scales + (start >> p.block_shift);
     uint32_t group = static_cast<uint32_t>((item.first + start) >> 5);
     const auto many = [&] { return static_cast<uint32_t>(min(item.n - start, static_cast<uint64_t>(T * CTA_TILE))); };
     uint32_t left = many();
     const auto index = [&] { return item.first + start + (many() - left); };
-    const bool aligned = ((reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a)) & 15) == 0;
+    const bool aligned = ((reinterpret_cast<uintptr_t>(item.gradient) | reinterpret_cast<uintptr_t>(item.levels)) & 15) == 0;
     const Opening opening = open(p.draw, item.tensor);
     const uint32_t of_x = warp_id() * (TILE * E::SIZE) + lane_id() * 16, of_a = threadIdx.x * (4 * BITS);
 #pragma unroll 1
@@ -369,10 +381,10 @@ __device__ __forceinline__ void accumulate_adaptive_tiles(const AccumulateAdapti
             accumulate_adaptive_fields<E, BITS, true>(
                 p, a + of_a, scale, true, [&] { return index() + 32 * threadIdx.x; }, item.report, stage, words, s, random, shared);
         } else {
-            Item rest = item;
-            rest.x = x;
-            rest.a = a;
-            rest.b = b;
+            AdaptiveItem rest = item;
+            rest.gradient = x;
+            rest.levels = reinterpret_cast<uint32_t*>(a);
+            rest.scales = b;
             rest.n = left;
             rest.first = index();
             accumulate_adaptive_tile<E, BITS, false>(p, rest, 0, stage, shared);
@@ -390,7 +402,7 @@ __device__ __forceinline__ void accumulate_adaptive_tiles(const AccumulateAdapti
 }
 
 template <class E, int BITS>
-__device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const Item& item) {
+__device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p, const AdaptiveItem& item) {
     __shared__ Stage<E> stages[WARPS];
     __shared__ Careful<BITS> careful[WARPS];
     Stage<E>& stage = stages[warp_id()];
@@ -398,7 +410,7 @@ __device__ __forceinline__ void accumulate_adaptive(const AccumulateAdaptive& p,
     if constexpr (ADAPTIVE_TILES<E, BITS> > 1) {
         accumulate_adaptive_tiles<E, BITS>(p, item, stage, shared);
     } else {
-        const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
+        const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.gradient) | reinterpret_cast<uintptr_t>(item.levels);
         const uint64_t start = cta_start(item);
         if (whole(start, CTA_TILE, item.n, addresses, 16)) {
             accumulate_adaptive_tile<E, BITS, true>(p, item, start, stage, shared);

@@ -7,11 +7,37 @@ struct AccumulateExact {
     Draw draw;
     uint32_t weight;       // f32 bits, a subnormal already 0
     uint32_t block_shift;  // log2 of the block
+    uint32_t headroom;     // f32 bits of what gives a block that is seen for the first time its scale; 0: nothing does
+    uint32_t pad;
+};
+
+// One tensor to accumulate exactly.
+struct ExactItem {
+    const void* gradient;
+    uint32_t* counts;
+    uint16_t* scales;
+    uint16_t* seen;
+    Report* report;
+    uint64_t n;
+    uint64_t first;
+    uint32_t tensor;
+    uint32_t begin;
 };
 
 struct Look {
     uint32_t weight;
     uint32_t block_shift;
+};
+
+// One tensor to look at.
+struct LookItem {
+    const void* gradient;
+    uint16_t* seen;
+    Report* report;
+    uint64_t n;
+    uint64_t first;  // 0
+    uint32_t begin;
+    uint32_t pad;
 };
 
 // Element by element, for a tile in which a product is out of range or above its scale: counts them, and zeroes the
@@ -56,26 +82,62 @@ __device__ __forceinline__ uint32_t keep_weighted(const uint32_t (&w)[E::WORDS],
     return s == 0 ? 0u : kept;
 }
 
+// The largest product in range of a lane that holds one out of range.
+template <class E>
+__device__ __noinline__ uint32_t max_in_range(Stage<E>& stage, uint32_t weight) {
+    uint32_t max = 0;
+    for (int e = 0; e < 32; ++e) {
+        const uint32_t m = magnitude(weighted(E::to_f32(stage.at(lane_id(), e)), weight));
+        max = out_of_range(m) || m < max ? max : m;
+    }
+    return max;
+}
+
+// Gives each block that is seen for the first time, which is one whose scale is 0, a scale from this micro-batch. Every thread
+// of the CTA takes part where blocks are longer than a warp's tile.
+template <class E, int BITS>
+__device__ __forceinline__ uint32_t first_scale(const AccumulateExact& p, const ExactItem& item, const Place& at, Stage<E>& stage,
+                                                uint32_t max, uint32_t s) {
+    const uint32_t lanes = 1u << (p.block_shift - 5);
+    if (__any_sync(ALL, out_of_range(max))) {
+        max = max_in_range<E>(stage, p.weight);
+    }
+    const uint32_t of_block = stochastic_scale(block_max(max, lanes));
+    if (s == 0) {
+        s = count_scale(BITS, of_block, p.headroom);
+        if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
+            item.scales[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
+        }
+    }
+    return s;
+}
+
 template <class E, int BITS, bool FAST>
-__device__ __forceinline__ void accumulate_exact_tile(const AccumulateExact& p, const Item& item, Stage<E>& stage) {
+__device__ __forceinline__ void accumulate_exact_tile(const AccumulateExact& p, const ExactItem& item, Stage<E>& stage) {
     const Place at = place<FAST>(item, cta_start(item));
     Flight<E> flight;
-    begin<E, FAST>(item.x, at, flight);
+    begin<E, FAST>(item.gradient, at, flight);
     uint32_t counts[BITS] = {};
     uint32_t s = 0, before = 0;
     const uint64_t block = at.own >> p.block_shift;
-    uint16_t* const seen = static_cast<uint16_t*>(item.c) + block;
+    uint16_t* const seen = item.seen + block;
     if (at.inside) {
-        load_words<BITS, FAST>(item.a, at.own >> 5, counts);
-        s = static_cast<uint32_t>(static_cast<const uint16_t*>(item.b)[block]) << 16;
+        load_words<BITS, FAST>(item.counts, at.own >> 5, counts);
+        s = static_cast<uint32_t>(item.scales[block]) << 16;
         before = *seen;
     }
     const uint4 random = call(p.draw, item.tensor, at.group);
-    end<E, FAST>(item.x, at, item.n, flight, stage);
+    end<E, FAST>(item.gradient, at, item.n, flight, stage);
 
     uint32_t w[E::WORDS];
     stage.take(w);
     uint32_t max = max_product<E>(w, p.weight);
+    if (p.headroom) {
+        const bool unseen = at.inside && s == 0;
+        if (p.block_shift > 10 ? __syncthreads_or(unseen) : __any_sync(ALL, unseen)) {
+            s = first_scale<E, BITS>(p, item, at, stage, max, s);
+        }
+    }
     if (__any_sync(ALL, max > s || out_of_range(max))) {
         max = inspect<E>(stage, p.weight, s, item.first + at.own, item.report);
         stage.take(w);
@@ -102,14 +164,14 @@ __device__ __forceinline__ void accumulate_exact_tile(const AccumulateExact& p, 
         counts[i] = add_fields<BITS>(counts[i], step);
     }
     if (at.inside) {
-        store_words<BITS, FAST>(item.a, at.own >> 5, counts);
+        store_words<BITS, FAST>(item.counts, at.own >> 5, counts);
     }
 }
 
 template <class E, int BITS>
-__device__ __forceinline__ void accumulate_exact(const AccumulateExact& p, const Item& item) {
+__device__ __forceinline__ void accumulate_exact(const AccumulateExact& p, const ExactItem& item) {
     __shared__ Stage<E> stages[WARPS];
-    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a);
+    const uintptr_t addresses = reinterpret_cast<uintptr_t>(item.gradient) | reinterpret_cast<uintptr_t>(item.counts);
     if (whole(cta_start(item), CTA_TILE, item.n, addresses, 16)) {
         accumulate_exact_tile<E, BITS, true>(p, item, stages[warp_id()]);
     } else {
@@ -118,11 +180,11 @@ __device__ __forceinline__ void accumulate_exact(const AccumulateExact& p, const
 }
 
 template <class E, bool FAST>
-__device__ __forceinline__ void look_tile(const Look& p, const Item& item, Stage<E>& stage) {
+__device__ __forceinline__ void look_tile(const Look& p, const LookItem& item, Stage<E>& stage) {
     const Place at = place<FAST>(item, cta_start(item));
     Flight<E> flight;
-    begin<E, FAST>(item.x, at, flight);
-    end<E, FAST>(item.x, at, item.n, flight, stage);
+    begin<E, FAST>(item.gradient, at, flight);
+    end<E, FAST>(item.gradient, at, item.n, flight, stage);
     uint32_t w[E::WORDS];
     stage.take(w);
     uint32_t max = max_product<E>(w, p.weight);
@@ -132,7 +194,7 @@ __device__ __forceinline__ void look_tile(const Look& p, const Item& item, Stage
     const uint32_t lanes = 1u << (p.block_shift - 5);
     const uint32_t now = stochastic_scale(block_max(max, lanes)) >> 16;
     if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
-        uint16_t* const seen = static_cast<uint16_t*>(item.a) + (at.own >> p.block_shift);
+        uint16_t* const seen = item.seen + (at.own >> p.block_shift);
         if (now > *seen) {
             *seen = static_cast<uint16_t>(now);
         }
@@ -140,9 +202,9 @@ __device__ __forceinline__ void look_tile(const Look& p, const Item& item, Stage
 }
 
 template <class E>
-__device__ __forceinline__ void look(const Look& p, const Item& item) {
+__device__ __forceinline__ void look(const Look& p, const LookItem& item) {
     __shared__ Stage<E> stages[WARPS];
-    if (whole(cta_start(item), CTA_TILE, item.n, reinterpret_cast<uintptr_t>(item.x), 16)) {
+    if (whole(cta_start(item), CTA_TILE, item.n, reinterpret_cast<uintptr_t>(item.gradient), 16)) {
         look_tile<E, true>(p, item, stages[warp_id()]);
     } else {
         look_tile<E, false>(p, item, stages[warp_id()]);

@@ -45,6 +45,7 @@ struct F32 {
     using Scalar = uint32_t;
     __device__ static __forceinline__ uint32_t to_f32(uint32_t raw) { return raw; }
     __device__ static __forceinline__ uint32_t from_f32(uint32_t bits) { return bits; }
+    static constexpr uint32_t MOST = 0x7f7fffffu;  // the largest finite number, as f32 bits
     static constexpr uint32_t NAN_BITS = 0x7fffffffu;
 };
 
@@ -54,6 +55,7 @@ struct Bf16 {
     using Scalar = uint16_t;
     __device__ static __forceinline__ uint32_t to_f32(uint32_t raw) { return bf16_to_f32(raw); }
     __device__ static __forceinline__ uint32_t from_f32(uint32_t bits) { return f32_to_bf16(bits); }
+    static constexpr uint32_t MOST = 0x7f7f0000u;
     static constexpr uint32_t NAN_BITS = 0x7fffu;
 };
 
@@ -63,8 +65,17 @@ struct F16 {
     using Scalar = uint16_t;
     __device__ static __forceinline__ uint32_t to_f32(uint32_t raw) { return f16_to_f32(raw); }
     __device__ static __forceinline__ uint32_t from_f32(uint32_t bits) { return f32_to_f16(bits); }
+    static constexpr uint32_t MOST = 0x477fe000u;  // 65504
     static constexpr uint32_t NAN_BITS = 0x7fffu;
 };
+
+// The f32 with these bits as an E; what would become infinite becomes the largest finite number.
+template <class E>
+__device__ __forceinline__ uint32_t from_f32_saturating(uint32_t bits) {
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    const bool over = magnitude > E::MOST && magnitude <= 0x7f800000u;
+    return E::from_f32(over ? (bits & 0x80000000u) | E::MOST : bits);
+}
 
 // The value of element e of a lane's raw words, as a float, where all of them are finite.
 template <class E>

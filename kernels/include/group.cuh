@@ -50,12 +50,12 @@ struct Groups {
     Chunk* chunk;
 };
 
-__device__ __forceinline__ Groups groups_of(const QuantizeGroup& p, const Item& item) {
+__device__ __forceinline__ Groups groups_of(const QuantizeGroup& p, const QuantizeItem& item) {
     Groups g;
     g.size = p.size ? p.size : item.n;
     g.groups = p.size ? item.n / p.size : 1;
     g.chunks = (g.size + CHUNK - 1) / CHUNK;
-    g.group = static_cast<Group*>(item.c);
+    g.group = static_cast<Group*>(item.scratch);
     g.chunk = reinterpret_cast<Chunk*>(g.group + g.groups);
     return g;
 }
@@ -64,10 +64,10 @@ __device__ __forceinline__ Groups groups_of(const QuantizeGroup& p, const Item& 
 constexpr uint32_t UNCLIPPED = 0x7f7fffffu;
 
 // What a group needs, once its maximum and sums are whole.
-__device__ inline void conclude(const QuantizeGroup& p, const Item& item, Group& group, uint64_t index, const Sum& sum,
+__device__ inline void conclude(const QuantizeGroup& p, const QuantizeItem& item, Group& group, uint64_t index, const Sum& sum,
                                 const Moments& moments) {
     if (p.kept) {
-        static_cast<uint16_t*>(item.b)[index] = static_cast<uint16_t>(mean_bf16(sum) >> 16);
+        item.scales[index] = static_cast<uint16_t>(mean_bf16(sum) >> 16);
     } else if (p.goal == GIVEN) {
         group.t = p.parameter;
     } else if (p.goal == OF_MEAN) {
@@ -84,7 +84,7 @@ __device__ __forceinline__ T join_cta(T value, Join join) { return join_block(va
 
 // One chunk a CTA; groups of at most one tile take a warp each.
 template <class E>
-__device__ __forceinline__ void group_sums(const QuantizeGroup& p, const Item& item) {
+__device__ __forceinline__ void group_sums(const QuantizeGroup& p, const QuantizeItem& item) {
     __shared__ Stage<E> stages[WARPS];
     Stage<E>& stage = stages[warp_id()];
     const Groups g = groups_of(p, item);
@@ -100,23 +100,23 @@ __device__ __forceinline__ void group_sums(const QuantizeGroup& p, const Item& i
 
     // Neither a maximum nor an integer sum asks in which order, so whole tiles stay in the registers they come to.
     uint32_t w[E::WORDS];
-    const bool fast = start + TILE <= end && ((reinterpret_cast<uintptr_t>(item.x) + start * E::SIZE) & 15) == 0;
+    const bool fast = start + TILE <= end && ((reinterpret_cast<uintptr_t>(item.gradient) + start * E::SIZE) & 15) == 0;
     if (fast) {
-        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(item.x) + start * E::SIZE) + lane_id();
+        const uint4* src = reinterpret_cast<const uint4*>(static_cast<const char*>(item.gradient) + start * E::SIZE) + lane_id();
 #pragma unroll
         for (int i = 0; i < E::PIECES; ++i) {
             const uint4 v = __ldcs(src + 32 * i);
             w[4 * i] = v.x, w[4 * i + 1] = v.y, w[4 * i + 2] = v.z, w[4 * i + 3] = v.w;
         }
     } else {
-        load_parts<E>(item.x, start, end, stage);
+        load_parts<E>(item.gradient, start, end, stage);
         __syncwarp();
         stage.take(w);
     }
     uint32_t raw = raw_max<E>(w);
     if (__any_sync(ALL, raw >= E::LIMIT)) {
         if (fast) {
-            load_parts<E>(item.x, start, end, stage);
+            load_parts<E>(item.gradient, start, end, stage);
             __syncwarp();
         }
         scrub<E>(stage, item.first + own, item.report);
@@ -165,7 +165,7 @@ __device__ __forceinline__ void group_sums(const QuantizeGroup& p, const Item& i
 }
 
 // Grid: p.slices CTAs for each group of each item; an item whose groups have one chunk concludes only kept sums here.
-__device__ __forceinline__ void group_combine(const QuantizeGroup& p, const Item& item) {
+__device__ __forceinline__ void group_combine(const QuantizeGroup& p, const QuantizeItem& item) {
     const Groups g = groups_of(p, item);
     const uint64_t unit = blockIdx.x - item.begin;
     const uint64_t index = unit / p.slices, slice = unit % p.slices;
@@ -221,7 +221,7 @@ struct OfGroup {
 };
 
 // With a group's first element goes its stochastic scale.
-__device__ __forceinline__ OfGroup of_group(const QuantizeGroup& p, const Item& item, const Groups& g, uint64_t index,
+__device__ __forceinline__ OfGroup of_group(const QuantizeGroup& p, const QuantizeItem& item, const Groups& g, uint64_t index,
                                             uint64_t within) {
     const Group& group = g.group[index];
     OfGroup of = {g.chunk + index * g.chunks + within / CHUNK, UNCLIPPED, 0, 0};
@@ -231,7 +231,7 @@ __device__ __forceinline__ OfGroup of_group(const QuantizeGroup& p, const Item& 
     if (p.goal <= CLIPPED) {
         of.s = stochastic_scale(min(group.max, of.t));
         if (within == 0) {
-            static_cast<uint16_t*>(item.b)[index] = static_cast<uint16_t>(of.s >> 16);
+            item.scales[index] = static_cast<uint16_t>(of.s >> 16);
         }
     } else {
         of.exponent = chunk_exponent(of.chunk->max);
@@ -245,7 +245,7 @@ struct Codes {
 
 // One element at a time, for tiles in which groups or chunks meet.
 template <class E>
-__device__ __noinline__ Codes codes_of_parts(const QuantizeGroup& p, const Item& item, Stage<E>& stage, uint64_t own,
+__device__ __noinline__ Codes codes_of_parts(const QuantizeGroup& p, const QuantizeItem& item, Stage<E>& stage, uint64_t own,
                                              uint4 random) {
     Codes codes = {0, 0, 0};
     const Groups g = groups_of(p, item);
@@ -307,7 +307,7 @@ __device__ __forceinline__ void add_kept(Chunk* chunk, uint32_t total, uint32_t 
 }
 
 template <class E>
-__device__ __forceinline__ void group_codes(const QuantizeGroup& p, const Item& item, uint32_t cta) {
+__device__ __forceinline__ void group_codes(const QuantizeGroup& p, const QuantizeItem& item, uint32_t cta) {
     using W = QuantizeWalk<E>;
     __shared__ Ring<E, W> ring;
     const Groups g = groups_of(p, item);

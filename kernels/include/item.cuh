@@ -1,45 +1,39 @@
 // The tensors of a launch, by value: a table in the kernel's parameters, so a captured graph keeps it, and no copy
-// or allocation precedes a launch.
+// or allocation precedes a launch. Mirrors src/cuda/item.rs.
+//
+// Every operation has an item of its own, whose fields are called what they are. All have
+//   n       units of work: elements where nothing else is said,
+//   begin   the grid's first CTA for this item,
+// and where they are reported or drawn for
+//   first   the index of element 0 in the tensor,
+//   tensor  the tensor's number.
 #pragma once
 #include "report.cuh"
 
-// One tensor. What the pointers mean is said by each kernel.
-struct Item {
-    const void* x;
-    void* a;
-    void* b;
-    void* c;
-    Report* report;
-    uint64_t n;
-    uint64_t first;      // index of element 0 in the tensor
-    uint32_t tensor;
-    uint32_t begin;      // the grid's first CTA for this item
+constexpr int TABLE_BYTES = 32504;  // of the 32,764 that parameters may take
+constexpr int HINTS = 1024;         // runs of CTAs for which a table says where their items begin
+
+// Items in a table.
+template <class I>
+constexpr int MANY = (TABLE_BYTES - 8 - 2 * (HINTS + 4)) / sizeof(I);
+
+template <class I>
+struct One {
+    I items[1];
 };
-static_assert(sizeof(Item) == 64);
 
-constexpr int MANY = 440;    // with the hints 30,224 bytes of the 32,764 that parameters may take
-constexpr int HINTS = 1024;  // runs of CTAs for which the table says where their items begin
-
-template <int N>
-struct Table {
-    Item items[N];
+template <class I>
+struct Many {
     uint32_t count;
-    uint32_t shift;            // log2 of the CTAs in a run
-    uint16_t hints[HINTS + 4]; // the item of each run's first CTA; after the last run the last item
+    uint32_t shift;             // log2 of the CTAs in a run
+    uint16_t hints[HINTS + 4];  // the item of each run's first CTA; after the last run the last item
+    I items[MANY<I>];
 };
-
-template <>
-struct Table<1> {
-    Item items[1];
-    uint32_t count;
-    uint32_t pad;
-};
-static_assert(sizeof(Table<1>) == 72 && sizeof(Table<MANY>) == 30224);
 
 // The item a CTA works for: the last whose `begin` is not above it. Most runs lie within one item, and then nothing is
 // searched for: nine steps of dependent loads took an eighth of a CTA's time.
-template <int N>
-__device__ __forceinline__ const Item& item_of(const Table<N>& table, uint32_t cta) {
+template <class I>
+__device__ __forceinline__ const I& item_of(const Many<I>& table, uint32_t cta) {
     uint32_t lo = table.hints[cta >> table.shift], hi = table.hints[(cta >> table.shift) + 1] + 1u;
     while (hi - lo > 1) {
         uint32_t mid = (lo + hi) / 2;
@@ -52,16 +46,18 @@ __device__ __forceinline__ const Item& item_of(const Table<N>& table, uint32_t c
     return table.items[lo];
 }
 
-__device__ __forceinline__ const Item& item_of(const Table<1>& table, uint32_t) { return table.items[0]; }
+template <class I>
+__device__ __forceinline__ const I& item_of(const One<I>& table, uint32_t) { return table.items[0]; }
 
 // The first element, in its item, of the TILES * 4096 that a CTA works on.
-template <int TILES = 1>
-__device__ __forceinline__ uint64_t cta_start(const Item& item, uint32_t cta = blockIdx.x) {
+template <int TILES = 1, class I>
+__device__ __forceinline__ uint64_t cta_start(const I& item, uint32_t cta = blockIdx.x) {
     return static_cast<uint64_t>(cta - item.begin) * (TILES * CTA_TILE);
 }
 
 // The place of a thread in the 4096 elements from `start` on.
-__device__ __forceinline__ Place place(const Item& item, uint64_t start, bool fast) {
+template <class I>
+__device__ __forceinline__ Place place(const I& item, uint64_t start, bool fast) {
     Place at;
     at.start = start + warp_id() * TILE;
     at.own = start + 32 * threadIdx.x;
@@ -71,8 +67,8 @@ __device__ __forceinline__ Place place(const Item& item, uint64_t start, bool fa
     return at;
 }
 
-template <bool FAST>
-__device__ __forceinline__ Place place(const Item& item, uint64_t start) {
+template <bool FAST, class I>
+__device__ __forceinline__ Place place(const I& item, uint64_t start) {
     return place(item, start, FAST);
 }
 
@@ -80,5 +76,5 @@ __device__ __forceinline__ Place place(const Item& item, uint64_t start) {
 #define ELEMENT_f32 F32
 #define ELEMENT_f16 F16
 #define ELEMENT_bf16 Bf16
-#define TABLE_one 1
-#define TABLE_many MANY
+#define TABLE_one One
+#define TABLE_many Many

@@ -165,3 +165,44 @@ __device__ __forceinline__ uint32_t sum(int32_t level, uint32_t scale, uint32_t 
     found = magnitude(p) >= RANGE_LIMIT || magnitude(v) >= RANGE_LIMIT;
     return found ? __float_as_uint(held) : v;
 }
+
+// The sum of an element held in f32; `found`: out of range, and the sum stays.
+__device__ __forceinline__ uint32_t sum_f32(uint32_t sum, uint32_t p, bool& found) {
+    const uint32_t v = __float_as_uint(__fadd_rn(__uint_as_float(sum), __uint_as_float(p)));
+    found = magnitude(p) >= RANGE_LIMIT || magnitude(v) >= RANGE_LIMIT;
+    return found ? sum : magnitude(v) == 0 ? 0u : v;
+}
+
+// What an element adds to a count of fine levels of size q: `p` is in range.
+__device__ __forceinline__ int32_t round_fine(uint32_t p, uint32_t q, bool& cut) {
+    const uint32_t m = magnitude(p);
+    if (q == 0 || m == 0) {
+        cut = m != 0;
+        return 0;
+    }
+    cut = m > ((q >> 23) + 21) << 23;
+    if (cut) {
+        return p >> 31 ? -(1 << 21) : 1 << 21;
+    }
+    return __float2int_rn(__fmul_rn(__uint_as_float(p), __uint_as_float((254u - (q >> 23)) << 23)));
+}
+
+// The nearest finite number; a NaN stays.
+__device__ __forceinline__ float saturate(float x) {
+    return fabsf(x) == __uint_as_float(0x7f800000u) ? copysignf(__uint_as_float(0x7f7fffffu), x) : x;
+}
+
+// (l s) factor, where no scale that is not above the launch's limit makes it overflow.
+__device__ __forceinline__ float read_out_fast(int32_t level, uint32_t scale, float factor) {
+    return __fmul_rn(__fmul_rn(static_cast<float>(level), __uint_as_float(scale)), factor);
+}
+
+// The same for any scale: the real product rounded once, saturated.
+__device__ __forceinline__ float read_out(int32_t level, uint32_t scale, float factor) {
+    const float product = __fmul_rn(static_cast<float>(level), __uint_as_float(scale));
+    if (fabsf(product) <= __uint_as_float(0x7f7fffffu)) {
+        return saturate(__fmul_rn(product, factor));
+    }
+    const float smaller = __fmul_rn(static_cast<float>(level), __uint_as_float(scale - (64u << 23)));
+    return saturate(__fmul_rn(__fmul_rn(smaller, factor), 0x1p64f));
+}

@@ -7,6 +7,19 @@
 #include "trit.cuh"
 #include "walk.cuh"
 
+// One tensor to quantize.
+struct QuantizeItem {
+    const void* gradient;
+    uint32_t* words;   // planes
+    uint16_t* scales;
+    void* scratch;     // groups and their chunks: see group.cuh
+    Report* report;
+    uint64_t n;
+    uint64_t first;
+    uint32_t tensor;
+    uint32_t begin;
+};
+
 struct QuantizeBlock {
     Draw draw;
     uint32_t block_shift;  // log2 of the block
@@ -14,8 +27,8 @@ struct QuantizeBlock {
 };
 
 // One pair of plane words.
-__device__ __forceinline__ void store_planes(const Item& item, const Place& at, uint32_t plus, uint32_t minus) {
-    uint32_t* const to = static_cast<uint32_t*>(item.a) + 2 * (at.own >> 5);
+__device__ __forceinline__ void store_planes(const QuantizeItem& item, const Place& at, uint32_t plus, uint32_t minus) {
+    uint32_t* const to = item.words + 2 * (at.own >> 5);
     if (at.fast) {
         __stcs(reinterpret_cast<uint2*>(to), make_uint2(plus, minus));
     } else if (at.inside) {
@@ -46,13 +59,13 @@ __device__ __forceinline__ uint32_t clip_block(uint32_t shift, const Moments& m,
 }
 
 // Whether tiles of this item may be read and written in wide pieces.
-__device__ __forceinline__ bool wide_planes(const Item& item) {
-    return ((reinterpret_cast<uintptr_t>(item.x) | reinterpret_cast<uintptr_t>(item.a) << 1) & 15) == 0;
+__device__ __forceinline__ bool wide_planes(const QuantizeItem& item) {
+    return ((reinterpret_cast<uintptr_t>(item.gradient) | reinterpret_cast<uintptr_t>(item.words) << 1) & 15) == 0;
 }
 
 // Reports and zeroes what is out of range among a lane's elements; returns the largest raw magnitude of the rest.
 template <class E>
-__device__ __forceinline__ uint32_t clean_max(const Item& item, const Place& at, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
+__device__ __forceinline__ uint32_t clean_max(const QuantizeItem& item, const Place& at, Stage<E>& stage, uint32_t (&w)[E::WORDS]) {
     uint32_t raw = raw_max<E>(w);
     if (__any_sync(ALL, raw >= E::LIMIT)) {
         scrub<E>(stage, item.first + at.own, item.report);
@@ -72,7 +85,7 @@ constexpr int TILES = E::SIZE == 4 ? 2 : 4;
 // long as this and 16-bit elements that counts for more than the registers. The draws are made while the loads are under way, and
 // what joins lanes is done for all tiles at once. What may be out of range, tails and what is not aligned go tile by tile.
 template <class E>
-__device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p, const Item& item) {
+__device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p, const QuantizeItem& item) {
     constexpr int T = TILES<E>;
     __shared__ Stage<E> stages[WARPS];
     Stage<E>& stage = stages[warp_id()];
@@ -81,7 +94,7 @@ __device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p
         const uint32_t s = stochastic_scale(E::to_f32(raw)), signs = sign_plane<E>(w), kept = keep<E>(w, s, expand(random));
         store_planes(item, at, kept & ~signs, kept & signs);
         if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
-            static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
+            item.scales[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
         }
     };
     const uint64_t start = cta_start<T>(item);
@@ -92,7 +105,7 @@ __device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p
         uint32_t w[T][E::WORDS], raw[T];
 #pragma unroll
         for (int t = 0; t < T; ++t) {
-            begin<E, true>(item.x, place(item, start + t * CTA_TILE, true), flight[t]);
+            begin<E, true>(item.gradient, place(item, start + t * CTA_TILE, true), flight[t]);
         }
 #pragma unroll
         for (int t = 0; t < T; ++t) {
@@ -101,7 +114,7 @@ __device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p
 #pragma unroll
         for (int t = 0; t < T; ++t) {
             __syncwarp();
-            end<E, true>(item.x, place(item, start + t * CTA_TILE, true), item.n, flight[t], stage);
+            end<E, true>(item.gradient, place(item, start + t * CTA_TILE, true), item.n, flight[t], stage);
             stage.take(w[t]);
             raw[t] = raw_max<E>(w[t]);
         }
@@ -118,14 +131,14 @@ __device__ __forceinline__ void quantize_block_stochastic(const QuantizeBlock& p
         const Place at = place(item, from, aligned && from + CTA_TILE <= item.n);
         Flight<E> flight;
         if (at.fast) {
-            begin<E, true>(item.x, at, flight);
+            begin<E, true>(item.gradient, at, flight);
         }
         const uint4 random = call(p.draw, item.tensor, at.group);
         __syncwarp();
         if (at.fast) {
-            end<E, true>(item.x, at, item.n, flight, stage);
+            end<E, true>(item.gradient, at, item.n, flight, stage);
         } else {
-            end<E, false>(item.x, at, item.n, flight, stage);
+            end<E, false>(item.gradient, at, item.n, flight, stage);
         }
         uint32_t w[E::WORDS];
         stage.take(w);
@@ -146,7 +159,7 @@ struct QuantizeBlockThreshold {
 };
 
 template <class E>
-__device__ __forceinline__ void quantize_block_threshold(const QuantizeBlockThreshold& p, const Item& item) {
+__device__ __forceinline__ void quantize_block_threshold(const QuantizeBlockThreshold& p, const QuantizeItem& item) {
     using W = QuantizeWalk<E>;
     __shared__ Ring<E, W> ring;
     const uint32_t lanes = 1u << (p.block_shift - 5);
@@ -167,7 +180,7 @@ __device__ __forceinline__ void quantize_block_threshold(const QuantizeBlockThre
             const uint32_t total = block_sum(kept.total, lanes), count = block_sum(__popc(kept.plane), lanes);
             store_planes(item, at, kept.plane & ~signs, kept.plane & signs);
             if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
-                static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] =
+                item.scales[at.own >> p.block_shift] =
                     static_cast<uint16_t>(mean_bf16_of_block(total, exponent, count) >> 16);
             }
         });
@@ -181,7 +194,7 @@ struct QuantizeBlockClip {
 
 // Stochastic with clipping at c sigma.
 template <class E>
-__device__ __forceinline__ void quantize_block_clip(const QuantizeBlockClip& p, const Item& item) {
+__device__ __forceinline__ void quantize_block_clip(const QuantizeBlockClip& p, const QuantizeItem& item) {
     using W = QuantizeWalk<E>;
     __shared__ Ring<E, W> ring;
     const uint32_t lanes = 1u << (p.block_shift - 5);
@@ -204,7 +217,7 @@ __device__ __forceinline__ void quantize_block_clip(const QuantizeBlockClip& p, 
             const uint32_t signs = sign_plane<E>(w);
             store_planes(item, at, kept & ~signs, kept & signs);
             if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
-                static_cast<uint16_t*>(item.b)[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
+                item.scales[at.own >> p.block_shift] = static_cast<uint16_t>(s >> 16);
             }
             if (__any_sync(ALL, clipped != 0)) {
                 report(item.report, 0, ~0ull, clipped);

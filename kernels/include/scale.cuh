@@ -8,11 +8,25 @@ __device__ __forceinline__ uint32_t stochastic_scale(uint32_t max) {
     return max < ZERO_LIMIT ? 0u : round_up_to_bf16(max);
 }
 
-__device__ __forceinline__ uint32_t window_scale(uint32_t max, uint32_t headroom) {
+// headroom times a magnitude, truncated, at most 2^126.
+__device__ __forceinline__ uint32_t with_headroom(uint32_t max, uint32_t headroom) {
     // The bits of infinity and NaN, which a caller's memory may hold, stand for numbers as those below them do.
     const uint32_t down = max >= 0x7f800000u ? 64u << 23 : 0u;
     const uint32_t product = mul_trunc(max - down, headroom);
-    return stochastic_scale(product == 0 ? 0u : min(product + down, RANGE_LIMIT));
+    return product == 0 ? 0u : min(product + down, RANGE_LIMIT);
+}
+
+__device__ __forceinline__ uint32_t window_scale(uint32_t max, uint32_t headroom) {
+    return stochastic_scale(with_headroom(max, headroom));
+}
+
+__device__ __forceinline__ uint32_t fine_scale(uint32_t max, uint32_t headroom) {
+    const uint32_t m = with_headroom(max, headroom);
+    return m < ZERO_LIMIT ? 0u : ((m + 0x007fffffu) & 0xff800000u) - (21u << 23);
+}
+
+__device__ __forceinline__ uint32_t count_scale(uint32_t bits, uint32_t max, uint32_t headroom) {
+    return bits == 32 ? fine_scale(max, headroom) : window_scale(max, headroom);
 }
 
 // The least bf16 from max / L_MAX up. A product that is at most 2^-22 too low leads there or one place below, and L_MAX

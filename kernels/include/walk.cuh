@@ -22,8 +22,8 @@ struct Nothing {};
 // `ahead(at)`: starts the loads of a tile that do not go through shared memory, one tile before they are needed.
 // `before(at)`: work for while the copies come. `body(at, loaded, random, stage, w)`: all the rest, on the lane's
 // elements.
-template <class E, class W, class Ahead, class Before, class Body>
-__device__ __forceinline__ void walk(const Item& item, uint32_t cta, bool aligned, Ring<E, W>& ring, Ahead ahead, Before before,
+template <class E, class W, class I, class Ahead, class Before, class Body>
+__device__ __forceinline__ void walk(const I& item, uint32_t cta, bool aligned, Ring<E, W>& ring, Ahead ahead, Before before,
                                      Body body) {
     constexpr int T = W::tiles, S = W::ring;
     const uint64_t start = cta_start<T>(item, cta);
@@ -34,7 +34,7 @@ __device__ __forceinline__ void walk(const Item& item, uint32_t cta, bool aligne
 #pragma unroll
     for (int t = 0; t < S; ++t) {
         if (t < whole) {
-            fetch<E>(item.x, of_warp + t * CTA_TILE, ring[t][warp_id()]);
+            fetch<E>(item.gradient, of_warp + t * CTA_TILE, ring[t][warp_id()]);
         }
         commit_copies();
     }
@@ -53,7 +53,7 @@ __device__ __forceinline__ void walk(const Item& item, uint32_t cta, bool aligne
         if (at.fast) {
             await_copies<S - 1>();
         } else {
-            load_parts<E>(item.x, at.start, item.n, stage);
+            load_parts<E>(item.gradient, at.start, item.n, stage);
         }
         __syncwarp();
         uint32_t w[E::WORDS];
@@ -61,7 +61,7 @@ __device__ __forceinline__ void walk(const Item& item, uint32_t cta, bool aligne
         body(at, loaded, ready, stage, w);
         __syncwarp();
         if (S < T && t + S < whole) {
-            fetch<E>(item.x, of_warp + (t + S) * CTA_TILE, stage);
+            fetch<E>(item.gradient, of_warp + (t + S) * CTA_TILE, stage);
         }
         commit_copies();
     }

@@ -1,14 +1,13 @@
 //! Check: finds elements out of range.
 
 use super::Cuda;
-use super::item::Item as Row;
-use super::launch::{Call, check_slot, suffix};
-use super::memory::Reports;
+use super::item::{Pointer, item};
+use super::launch::{Call, suffix};
 use super::modules::Module;
 use crate::error::Result;
-use crate::memory::Memory;
-use crate::op::Element;
-use crate::op::check::{Check, Item};
+use crate::op::check::Check;
+use crate::op::{Checked, Launch};
+use crate::types::Element;
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceSlice;
 
@@ -19,29 +18,27 @@ struct Params {
     pad: u32,
 }
 
-pub(super) fn check<T: Element>(
-    cuda: &Cuda,
-    op: &Check,
-    items: &[Item<'_, Cuda, T>],
-    reports: &mut Reports,
-) -> Result<()> {
-    op.validate()?;
-    for item in items {
-        item.validate()?;
-        check_slot(item.report, Cuda::report_slots(reports))?;
+item! {
+    /// `CheckItem` in kernels/check.cu.
+    struct CheckItem { gradient: Pointer, report: Pointer, n: u64, first: u64, begin: u32, pad: u32 }
+}
+
+impl Launch<Check> for Cuda {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Check, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let mut call = Call::new(self)?;
+        let slots = call.reports(reports)?;
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            rows.push(CheckItem {
+                gradient: call.read(item.x)?,
+                report: slots.at(item.report),
+                n: item.x.len() as u64,
+                first: item.first,
+                ..CheckItem::default()
+            });
+        }
+        let params = Params { weight: op.weight.to_bits(), pad: 0 };
+        call.launch_tiles(Module::Check, &format!("check_{}", suffix::<T>()), &params, &rows)
     }
-    let mut call = Call::new(cuda)?;
-    let slots = call.reports(reports)?;
-    let mut rows = Vec::with_capacity(items.len());
-    for item in items {
-        rows.push(Row {
-            x: call.read(item.x)?,
-            report: slots.at(item.report),
-            n: item.x.len() as u64,
-            first: item.first,
-            ..Row::default()
-        });
-    }
-    let params = Params { weight: op.weight.to_bits(), pad: 0 };
-    call.launch_tiles(Module::Check, &format!("check_{}", suffix::<T>()), &params, &rows)
 }

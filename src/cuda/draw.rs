@@ -5,7 +5,7 @@ use super::item::Pointer;
 use crate::error::{Error, Result};
 use crate::numerics::constants::PHILOX_ROUNDS;
 use crate::numerics::philox::{W0, W1};
-use crate::op::Draw;
+use crate::types::Draw;
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::{CudaSlice, DevicePtr};
 use std::sync::{MutexGuard, PoisonError};

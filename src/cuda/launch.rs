@@ -5,7 +5,7 @@
 //! 1. **Arguments are what the kernel declares.** Every entry point takes its parameter struct by value, then a
 //!    `Table` by value; the mirrors in Rust are `repr(C)` without padding, and the conformance suite runs every one.
 //! 2. **Memory is where the pointers say.** A [`Pointer`] comes from a view of this context ([`Call::read`],
-//!    [`Call::write`]), and operations check all lengths against `n` before they build an [`Item`]. Kernels stay
+//!    [`Call::write`]), and a [`Checked`](crate::op::Checked) list's lengths agree with the `n` of its items. Kernels stay
 //!    within the lengths that their headers state.
 //! 3. **Memory lives until the work is done.** A buffer is freed in stream order, and cudarc's events, which a
 //!    [`Call`] keeps until everything is queued, make its stream wait for ours where there are several.
@@ -17,7 +17,7 @@
 
 use super::Cuda;
 use super::error::Driver;
-use super::item::{Item, MANY, Many, One, Pointer};
+use super::item::{Item, Many, One, PARAMS_BYTES, Pointer, many};
 use super::memory::{Cell, Reports};
 use super::modules::Module;
 use super::view::{View, ViewMut};
@@ -56,18 +56,9 @@ impl Slots {
     /// No reports.
     pub(super) const NONE: Slots = Slots { base: Pointer::NULL, len: 0 };
 
-    /// A slot; null where it does not exist, which [`check_slot`] has excluded.
+    /// A slot; null where it does not exist, which a [`Checked`](crate::op::Checked) list excludes.
     pub(super) fn at(self, slot: usize) -> Pointer {
         if slot < self.len { self.base.byte_add((slot * size_of::<Cell>()) as u64) } else { Pointer::NULL }
-    }
-}
-
-/// Checks that a slot exists.
-pub(super) fn check_slot(slot: usize, slots: usize) -> Result<()> {
-    if slot < slots {
-        Ok(())
-    } else {
-        Err(Error::Length { what: "report slots", expected: (slot as u64).saturating_add(1), got: slots as u64 })
     }
 }
 
@@ -130,19 +121,19 @@ impl<'a> Call<'a> {
         self.cuda
     }
 
-    /// Launches a kernel over a list of items: `<kernel>_one` for one, `<kernel>_many` for tables of up to 440.
+    /// Launches a kernel over a list of items: `<kernel>_one` for one, `<kernel>_many` for tables of as many as fit.
     ///
     /// `ctas`: CTAs that an item takes; items that take none are left out.
-    pub(super) fn launch<P: Pod>(
+    pub(super) fn launch<P: Pod, I: Item>(
         &self,
         module: Module,
         kernel: &str,
         params: &P,
-        items: &[Item],
-        ctas: impl Fn(&Item) -> u64,
+        items: &[I],
+        ctas: impl Fn(&I) -> u64,
         shared: u32,
     ) -> Result<()> {
-        let mut rows: Vec<Item> = Vec::with_capacity(items.len().min(MANY));
+        let mut rows: Vec<I> = Vec::with_capacity(items.len().min(many::<I>()));
         let mut total = 0;
         for item in items {
             let own = ctas(item);
@@ -152,52 +143,60 @@ impl<'a> Call<'a> {
             if own > GRID_MAX {
                 return Err(Error::Limit { what: "CTAs of a launch", got: own, limit: GRID_MAX });
             }
-            if rows.len() == MANY || total + own > GRID_MAX {
+            if rows.len() == many::<I>() || total + own > GRID_MAX {
                 self.submit(module, kernel, params, &rows, total, shared)?;
                 rows.clear();
                 total = 0;
             }
-            rows.push(Item { begin: total as u32, ..*item });
+            let mut row = *item;
+            row.set_begin(total as u32);
+            rows.push(row);
             total += own;
         }
         if rows.is_empty() { Ok(()) } else { self.submit(module, kernel, params, &rows, total, shared) }
     }
 
     /// One CTA for each 4096 elements of each item.
-    pub(super) fn launch_tiles<P: Pod>(&self, module: Module, kernel: &str, params: &P, items: &[Item]) -> Result<()> {
-        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), 0)
+    pub(super) fn launch_tiles<P: Pod, I: Item>(
+        &self,
+        module: Module,
+        kernel: &str,
+        params: &P,
+        items: &[I],
+    ) -> Result<()> {
+        self.launch(module, kernel, params, items, |item| item.n().div_ceil(CTA_TILE), 0)
     }
 
     /// The same for kernels that write several times what they read: with all CTAs that fit on an SM, the places that are
     /// written at a time lie too far apart for the memory. So shared memory that no CTA uses keeps others away: 4 run at
     /// once, or 9 with elements of 16 bits, which take longer to make (measured on an H200: docs/kernel-log.md).
-    pub(super) fn launch_writers<T: Element, P: Pod>(
+    pub(super) fn launch_writers<T: Element, P: Pod, I: Item>(
         &self,
         module: Module,
         kernel: &str,
         params: &P,
-        items: &[Item],
+        items: &[I],
     ) -> Result<()> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
         let whole = self.cuda.stream().context().attribute(attribute).during("cuDeviceGetAttribute")? as u32;
         let ctas = if T::TYPE == ElementType::F32 { 4 } else { 9 };
         let shared = (whole / ctas / UNIT * UNIT).saturating_sub(RESERVED);
-        self.launch(module, kernel, params, items, |item| item.n.div_ceil(CTA_TILE), shared)
+        self.launch(module, kernel, params, items, |item| item.n().div_ceil(CTA_TILE), shared)
     }
 
-    fn submit<P: Pod>(
+    fn submit<P: Pod, I: Item>(
         &self,
         module: Module,
         kernel: &str,
         params: &P,
-        rows: &[Item],
+        rows: &[I],
         ctas: u64,
         shared: u32,
     ) -> Result<()> {
         let config =
             LaunchConfig { grid_dim: (ctas as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: shared };
         if let [row] = rows {
-            self.start(module, &format!("{kernel}_one"), params, &One::new(*row), config)
+            self.start(module, &format!("{kernel}_one"), params, &One(*row), config)
         } else {
             self.start(module, &format!("{kernel}_many"), params, &Many::new(rows, ctas), config)
         }
@@ -211,7 +210,7 @@ impl<'a> Call<'a> {
         table: &T,
         config: LaunchConfig,
     ) -> Result<()> {
-        const { assert!(size_of::<P>() + size_of::<T>() <= 32_764) };
+        const { assert!(size_of::<P>() <= PARAMS_BYTES) };
         let function = self.cuda.kernels().function(module, name)?;
         if config.shared_mem_bytes > SHARED_UNASKED {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;

@@ -6,7 +6,7 @@ use super::launch::{allocate, pinned};
 use super::view::{View, ViewMut};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
-use crate::op::{Report, length};
+use crate::types::{Report, length};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::{CudaSlice, DeviceSlice};
 use std::ops::Range;
@@ -113,6 +113,14 @@ impl Memory for Cuda {
 
     fn accepts<T: Pod + Send + Sync>(&self, view: &View<'_, T>) -> Result<()> {
         self.holds(view.stream())
+    }
+
+    fn accepts_mut<T: Pod + Send + Sync>(&self, view: &ViewMut<'_, T>) -> Result<()> {
+        self.holds(view.stream())
+    }
+
+    fn accepts_reports(&self, reports: &Reports) -> Result<()> {
+        self.holds(reports.0.stream())
     }
 
     fn slice<T: Pod + Send + Sync>(view: Self::View<'_, T>, range: Range<usize>) -> Option<Self::View<'_, T>> {

@@ -33,7 +33,6 @@
 //! A capture freezes the step of the draws; with [`Cuda::set_step_offset`] kernels add a counter to it.
 
 mod accumulate;
-mod backend;
 mod check;
 mod dequantize;
 mod draw;
@@ -50,6 +49,7 @@ mod reduce;
 mod scratch;
 mod update;
 mod view;
+mod window;
 
 pub use memory::Reports;
 pub use pool::InUse;
@@ -88,7 +88,7 @@ impl Cuda {
     /// # Examples
     ///
     /// ```no_run
-    /// use trigrad::backend::Memory;
+    /// use trigrad::memory::Memory;
     /// let cuda = trigrad::cuda::Cuda::new(0)?;
     /// let x = cuda.upload(&[1.0f32, -2.0])?;
     /// # Ok::<(), trigrad::Error>(())

@@ -2,18 +2,33 @@
 
 use super::Cuda;
 use super::draw::DrawParams;
-use super::item::{Item as Row, Pointer};
-use super::launch::{CTA_TILE, Call, check_slot, suffix};
-use super::memory::Reports;
+use super::item::{Pointer, item};
+use super::launch::{CTA_TILE, Call, suffix};
 use super::modules::Module;
 use crate::error::Result;
-use crate::memory::Memory;
 use crate::numerics::constants::{CHUNK, domain};
 use crate::numerics::float::magnitude;
-use crate::op::quantize::{Item, Quantize, Rule, Threshold};
-use crate::op::{BlockSize, Draw, Element, ElementType, Grouping};
+use crate::op::quantize::{Quantize, Rule, Threshold};
+use crate::op::{Checked, Launch};
+use crate::types::{BlockSize, Draw, Element, ElementType, Grouping};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceSlice;
+
+item! {
+    /// `QuantizeItem` in kernels/include/quantize.cuh.
+    struct Row {
+        gradient: Pointer,
+        words: Pointer,
+        scales: Pointer,
+        /// Groups and their chunks, where there is a second pass.
+        scratch: Pointer,
+        report: Pointer,
+        n: u64,
+        first: u64,
+        tensor: u32,
+        begin: u32,
+    }
+}
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -79,39 +94,33 @@ fn ctas<T: Element>(row: &Row) -> u64 {
     row.n.div_ceil(tiles * CTA_TILE)
 }
 
-pub(super) fn quantize<T: Element>(
-    cuda: &Cuda,
-    op: &Quantize,
-    items: &mut [Item<'_, Cuda, T>],
-    reports: &mut Reports,
-) -> Result<()> {
-    op.validate()?;
-    for item in items.iter() {
-        item.validate(op)?;
-        check_slot(item.report, Cuda::report_slots(reports))?;
-    }
-    let mut call = Call::new(cuda)?;
-    let slots = call.reports(reports)?;
-    let mut rows = Vec::with_capacity(items.len());
-    for item in items {
-        rows.push(Row {
-            x: call.read(item.x)?,
-            a: call.write(&mut item.words)?,
-            b: call.write(&mut item.scales)?,
-            report: slots.at(item.report),
-            n: item.x.len() as u64,
-            first: item.first,
-            tensor: item.tensor,
-            ..Row::default()
-        });
-    }
-    match op.grouping {
-        Grouping::Block(block) => by_block::<T>(&call, op.rule, block, &rows),
-        Grouping::Row(size) => match one_pass(size) {
-            Some(block) => by_block::<T>(&call, op.rule, block, &rows),
-            None => by_group::<T>(&call, op.rule, size, rows),
-        },
-        Grouping::Tensor => by_group::<T>(&call, op.rule, 0, rows),
+impl Launch<Quantize> for Cuda {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Quantize, T>) -> Result<()> {
+        let (op, items, reports) = work.into_parts();
+        let mut call = Call::new(self)?;
+        let slots = call.reports(reports)?;
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            rows.push(Row {
+                gradient: call.read(item.x)?,
+                words: call.write(&mut item.words)?,
+                scales: call.write(&mut item.scales)?,
+                scratch: Pointer::NULL,
+                report: slots.at(item.report),
+                n: item.x.len() as u64,
+                first: item.first,
+                tensor: item.tensor,
+                begin: 0,
+            });
+        }
+        match op.grouping {
+            Grouping::Block(block) => by_block::<T>(&call, op.rule, block, &rows),
+            Grouping::Row(size) => match one_pass(size) {
+                Some(block) => by_block::<T>(&call, op.rule, block, &rows),
+                None => by_group::<T>(&call, op.rule, size, rows),
+            },
+            Grouping::Tensor => by_group::<T>(&call, op.rule, 0, rows),
+        }
     }
 }
 
@@ -174,7 +183,7 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
     let mut scratch = call.cuda().scratch(total)?;
     let mut at: Pointer = scratch.pointer();
     for row in &mut rows {
-        row.c = at;
+        row.scratch = at;
         at = at.byte_add(bytes_of(row));
     }
     scratch.clear(call.cuda(), (total / 8) as usize)?;

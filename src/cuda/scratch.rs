@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::item::Pointer;
 use super::launch::allocate;
-use super::view::{View, ViewMut};
+use super::view::ViewMut;
 use crate::error::Result;
 use crate::memory::Memory;
 use cudarc::driver::{CudaSlice, DevicePtrMut};
@@ -28,14 +28,6 @@ impl Scratch<'_> {
         match self.held.last_mut().and_then(|buffer| ViewMut::from(buffer).get_mut(0..words)) {
             Some(view) => cuda.clear(view),
             None => Ok(()),
-        }
-    }
-
-    /// Its first `words` words; waits for the device.
-    pub(super) fn download(&self, cuda: &Cuda, words: usize) -> Result<Vec<u64>> {
-        match self.held.last().and_then(|buffer| View::from(buffer).get(0..words)) {
-            Some(view) => cuda.download(view),
-            None => Ok(Vec::new()),
         }
     }
 }
