@@ -13,16 +13,20 @@ use comfy_table::{CellAlignment, Table};
 use cudarc::driver::{CudaEvent, CudaSlice, sys::CUevent_flags};
 use half::{bf16, f16};
 use std::time::Instant;
-use trigrad::backend::{Backend, Memory};
 use trigrad::cuda::{Cuda, Reports};
 use trigrad::numerics::pack::words;
-use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
+use trigrad::numerics::reduce::SUM_WORDS;
+use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32, F32Item};
 use trigrad::op::check::{self, Check};
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::quantize::{self, Quantize, Threshold};
-use trigrad::op::read_out::{self, ReadOut};
-use trigrad::op::reduce::{Dot, SquaredNorm};
+use trigrad::op::read_out::{self, ReadOut, ReadOutF32};
+use trigrad::op::reduce::{
+    CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem,
+};
+use trigrad::op::window::{Look, LookItem, Merge, MergeItem, WindowScales, WindowScalesItem};
 use trigrad::op::{BlockSize, Draw, Element, Grouping};
+use trigrad::{Backend, Memory};
 
 #[derive(Parser)]
 struct Args {
@@ -232,26 +236,34 @@ fn forward<T: Element>(bench: &mut Bench, kind: &str, n: usize, buffers: &mut Bu
         Ok(cuda.look(&look, &mut [LookItem { x: Cuda::view(&x), seen, report: 0 }], &mut buffers.reports)?)
     })?;
     // The scales of a window that these gradients fit: from what `look` has seen, with the room a caller would leave.
-    cuda.window_scales(
-        &WindowScales { headroom: 1.25 },
-        Cuda::view(&buffers.seen),
-        Cuda::view_mut(&mut buffers.scales),
-    )?;
-    for bits in [4, 8] {
+    let scale = |b: &mut Buffers, bits: u32| -> Result<()> {
+        let (seen, scales) = (Cuda::view(&b.seen), Cuda::view_mut(&mut b.scales));
+        let op = WindowScales { headroom: 1.25, bits };
+        Ok(cuda.window_scales(&op, &mut [WindowScalesItem { seen, scales }])?)
+    };
+    for bits in [4, 8, 32] {
+        scale(buffers, bits)?;
         cuda.clear(Cuda::view_mut(&mut buffers.levels))?;
         let bytes = size + f64::from(bits) / 4.0 + 4.0 / BLOCK;
-        let op = Exact { bits, block: BlockSize::default(), draw: draw(), weight: 1.0, held: 0 };
+        let op = Exact { bits, block: BlockSize::default(), draw: draw(), weight: 1.0, held: 0, headroom: Some(1.25) };
         bench.row(&format!("accumulate exact, {bits} bits, {kind}"), n, bytes, || {
             let counts = Cuda::slice_mut(Cuda::view_mut(&mut buffers.levels), 0..words(n, bits)).context("counts")?;
-            let scales = Cuda::slice(Cuda::view(&buffers.scales), 0..n.div_ceil(64)).context("scales")?;
+            let scales = Cuda::slice_mut(Cuda::view_mut(&mut buffers.scales), 0..n.div_ceil(64)).context("scales")?;
             let seen = Cuda::slice_mut(Cuda::view_mut(&mut buffers.seen), 0..n.div_ceil(64)).context("seen")?;
             let item = ExactItem { tensor: 0, first: 0, x: Cuda::view(&x), counts, scales, seen, report: 0 };
             Ok(cuda.accumulate_exact(&op, &mut [item], &mut buffers.reports)?)
         })?;
     }
+    scale(buffers, 8)?;
+    let mut sum = cuda.zeros::<f32>(n)?;
+    bench.row(&format!("accumulate in f32, {kind}"), n, size + 8.0, || {
+        let item = F32Item { first: 0, x: Cuda::view(&x), sum: Cuda::view_mut(&mut sum), report: 0 };
+        Ok(cuda.accumulate_f32(&F32 { weight: 1.0 }, &mut [item], &mut buffers.reports)?)
+    })?;
+    drop(sum);
     bench.row(&format!("check, {kind}"), n, size, || {
         let item = check::Item { x: Cuda::view(&x), first: 0, report: 0 };
-        Ok(cuda.check(&Check { weight: 1.0 }, &[item], &mut buffers.reports)?)
+        Ok(cuda.check(&Check { weight: 1.0 }, &mut [item], &mut buffers.reports)?)
     })?;
     let found = cuda.read_reports(&buffers.reports)?;
     anyhow::ensure!(found[0].non_finite == 0, "the data has nothing out of range, yet the report says {found:?}");
@@ -268,7 +280,7 @@ fn back<T: Element>(bench: &mut Bench, kind: &str, n: usize, buffers: &Buffers) 
             dequantize::Item { words: Cuda::view(&buffers.planes), scales: scales()?, out: Cuda::view_mut(&mut out) };
         Ok(cuda.dequantize(&Dequantize::default(), &mut [item])?)
     })?;
-    for bits in [2, 4, 8] {
+    for bits in [2, 4, 8, 32] {
         let op = ReadOut { bits, block: BlockSize::default(), factor: 0.125 };
         bench.row(&format!("read out, {bits} bits, {kind}"), n, size + f64::from(bits) / 8.0 + 2.0 / BLOCK, || {
             let levels = Cuda::slice(Cuda::view(&buffers.levels), 0..words(n, bits)).context("levels")?;
@@ -276,7 +288,11 @@ fn back<T: Element>(bench: &mut Bench, kind: &str, n: usize, buffers: &Buffers) 
             Ok(cuda.read_out(&op, &mut [item], None)?)
         })?;
     }
-    Ok(())
+    let sum = data::<f32>(&cuda, n)?;
+    bench.row(&format!("read out of f32, {kind}"), n, size + 4.0, || {
+        let item = read_out::F32Item { sum: Cuda::view(&sum), out: Cuda::view_mut(&mut out), guard: None };
+        Ok(cuda.read_out_f32(&ReadOutF32 { factor: 0.125 }, &mut [item], None)?)
+    })
 }
 
 /// Lengths of a model's tensors: for every large one three small ones, about `total` elements in all.
@@ -433,23 +449,45 @@ fn sweep<T: Element>(bench: &mut Bench, kind: &str) -> Result<()> {
 
 fn reductions(bench: &mut Bench, n: usize, buffers: &mut Buffers) -> Result<()> {
     let cuda = bench.cuda.clone();
+    let mut sums = cuda.zeros::<u32>(SUM_WORDS)?;
     let scales = || Cuda::slice(Cuda::view(&buffers.scales), 0..n.div_ceil(64)).context("scales");
     let planes = Cuda::view(&buffers.planes);
-    let levels = || Cuda::slice(Cuda::view(&buffers.levels), 0..words(n, 4)).context("levels");
-    bench.row("nonzeros, waits", n, 0.25, || Ok(cuda.count_nonzero(planes).map(|_| ())?))?;
-    let dot = Dot { grouping: Grouping::default(), n };
-    bench.row("dot product, waits", n, 0.5 + 4.0 / BLOCK, || {
-        Ok(cuda.dot(&dot, planes, scales()?, planes, scales()?).map(|_| ())?)
+    bench.row("nonzeros", n, 0.25, || {
+        let mut items = [CountNonzeroItem { words: planes, sum: 0 }];
+        Ok(cuda.count_nonzero(&CountNonzero, &mut items, Cuda::view_mut(&mut sums))?)
     })?;
-    let norm = SquaredNorm { bits: 4, grouping: Grouping::default(), n };
-    bench.row("squared norm, 4 bits, waits", n, 0.5 + 2.0 / BLOCK, || {
-        Ok(cuda.squared_norm(&norm, levels()?, scales()?).map(|_| ())?)
+    let op = Dot { grouping: Grouping::default() };
+    bench.row("dot product", n, 0.5 + 4.0 / BLOCK, || {
+        let (words_a, words_b) = (planes, planes);
+        let mut items = [DotItem { n, words_a, scales_a: scales()?, words_b, scales_b: scales()?, sum: 0 }];
+        Ok(cuda.dot(&op, &mut items, Cuda::view_mut(&mut sums))?)
     })?;
-    let other = cuda.zeros::<u32>(words(n, 4))?;
-    bench.row("merge, 4 bits", n, 1.5, || {
-        let into = Cuda::slice_mut(Cuda::view_mut(&mut buffers.levels), 0..words(n, 4)).context("levels")?;
-        Ok(cuda.merge(&Merge { bits: 4, held: 3, added: 3 }, Cuda::view(&other), into)?)
-    })
+    for bits in [2, 4, 8, 32] {
+        let op = SquaredNorm { bits, grouping: Grouping::default() };
+        bench.row(&format!("squared norm, {bits} bits"), n, f64::from(bits) / 8.0 + 2.0 / BLOCK, || {
+            let levels = Cuda::slice(Cuda::view(&buffers.levels), 0..words(n, bits)).context("levels")?;
+            let mut items = [SquaredNormItem { n, levels, scales: scales()?, sum: 0 }];
+            Ok(cuda.squared_norm(&op, &mut items, Cuda::view_mut(&mut sums))?)
+        })?;
+    }
+    let x = data::<f32>(&cuda, n)?;
+    bench.row("squared norm, f32", n, 4.0, || {
+        let mut items = [SquaredNormF32Item { x: Cuda::view(&x), sum: 0 }];
+        Ok(cuda.squared_norm_f32(&SquaredNormF32, &mut items, Cuda::view_mut(&mut sums))?)
+    })?;
+    drop(x);
+    let other = cuda.zeros::<u32>(words(n, 8))?;
+    let other_seen = cuda.zeros::<u16>(n.div_ceil(64))?;
+    for bits in [4, 8] {
+        bench.row(&format!("merge, {bits} bits"), n, 3.0 * (f64::from(bits) / 8.0 + 2.0 / BLOCK), || {
+            let from = Cuda::slice(Cuda::view(&other), 0..words(n, bits)).context("levels")?;
+            let into = Cuda::slice_mut(Cuda::view_mut(&mut buffers.levels), 0..words(n, bits)).context("levels")?;
+            let (seen_from, seen) = (Cuda::view(&other_seen), Cuda::view_mut(&mut buffers.seen));
+            let mut items = [MergeItem { from, into, seen_from, seen }];
+            Ok(cuda.merge(&Merge { bits, held: 3, added: 3 }, &mut items)?)
+        })?;
+    }
+    Ok(())
 }
 
 fn card() -> String {
@@ -478,7 +516,7 @@ fn main() -> Result<()> {
     }
     let mut buffers = Buffers {
         planes: cuda.zeros(words(n, 2))?,
-        levels: cuda.zeros(words(n, 8))?,
+        levels: cuda.zeros(words(n, 32))?,
         scales: cuda.zeros(n.div_ceil(64))?,
         seen: cuda.zeros(n.div_ceil(64))?,
         reports: cuda.reports(1)?,

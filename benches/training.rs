@@ -14,11 +14,11 @@ use cudarc::driver::{CudaEvent, CudaSlice, sys::CUevent_flags};
 use half::bf16;
 use std::num::NonZeroUsize;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, Reduce, Spec};
-use trigrad::backend::{Backend, Memory};
 use trigrad::cuda::Cuda;
 use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use trigrad::op::{Draw, Element};
+use trigrad::{Backend, Memory};
 
 #[derive(Parser)]
 struct Args {
@@ -213,6 +213,7 @@ fn update<T: Element>(bench: &mut Bench, kind: &str, specs: &[Spec]) -> Result<(
         let held = sum.held(i)?;
         Ok(Gradient::Packed { levels: held.levels, scales: held.scales })
     };
+    let mut reports = cuda.reports(1)?;
     let size = size_of::<T>() as f64;
     let mut t = 0;
     bench.row(&format!("AdamW, 4 bits, {kind} weights"), n, 0.5 + SCALES + 2.0 * (size + 8.0), || {
@@ -227,9 +228,10 @@ fn update<T: Element>(bench: &mut Bench, kind: &str, specs: &[Spec]) -> Result<(
                 weights: Cuda::view_mut(weights),
                 first_moment: Cuda::view_mut(m),
                 second_moment: Cuda::view_mut(v),
+                report: 0,
             });
         }
-        Ok(cuda.update_adamw(&AdamW { source, terms }, &mut items, None)?)
+        Ok(cuda.update_adamw(&AdamW { source, terms }, &mut items, None, &mut reports)?)
     })?;
     bench.row(&format!("SGD with momentum, 4 bits, {kind} weights"), n, 0.5 + SCALES + 2.0 * (size + 4.0), || {
         let terms = SgdTerms { learning_rate: 1e-3, momentum: 0.9, weight_decay: 0.0 };
@@ -241,10 +243,13 @@ fn update<T: Element>(bench: &mut Bench, kind: &str, specs: &[Spec]) -> Result<(
                 gradient: gradient(i)?.shorten(),
                 weights: Cuda::view_mut(weights),
                 momentum: Some(Cuda::view_mut(m)),
+                report: 0,
             });
         }
-        Ok(cuda.update_sgd(&Sgd { source, terms, nesterov: false }, &mut items, None)?)
-    })
+        Ok(cuda.update_sgd(&Sgd { source, terms, nesterov: false }, &mut items, None, &mut reports)?)
+    })?;
+    anyhow::ensure!(cuda.read_reports(&reports)?[0].non_finite == 0, "a weight or state that would not be finite");
+    Ok(())
 }
 
 fn card() -> String {

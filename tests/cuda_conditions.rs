@@ -10,16 +10,17 @@ mod far;
 use card::card;
 use cudarc::driver::CudaContext;
 use half::bf16;
-use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;
 use trigrad::cuda::Cuda;
+use trigrad::numerics::reduce::{ExactSum, SUM_WORDS};
 use trigrad::op::accumulate::{Adaptive, AdaptiveItem};
 use trigrad::op::check::{self, Check};
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::quantize::{self, Quantize};
 use trigrad::op::read_out::{self, ReadOut};
-use trigrad::op::reduce::SquaredNorm;
+use trigrad::op::reduce::{CountNonzero, CountNonzeroItem, SquaredNorm, SquaredNormItem, read_sums};
 use trigrad::op::{BlockSize, Draw, Grouping, Report};
+use trigrad::{Backend, Memory};
 use trigrad::{Error, Result};
 
 fn small() -> bool {
@@ -47,6 +48,21 @@ fn scales(n: usize) -> Vec<u16> {
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Nonzeros and squared norm of planes in blocks of 64.
+fn count_and_norm<B: Backend>(
+    b: &B,
+    n: usize,
+    words: B::View<'_, u32>,
+    scales: B::View<'_, u16>,
+) -> Result<[ExactSum; 2]> {
+    let mut sums = b.zeros(2 * SUM_WORDS)?;
+    b.count_nonzero(&CountNonzero, &mut [CountNonzeroItem { words, sum: 0 }], B::view_mut(&mut sums))?;
+    let op = SquaredNorm { bits: 2, grouping: Grouping::default() };
+    b.squared_norm(&op, &mut [SquaredNormItem { n, levels: words, scales, sum: 1 }], B::view_mut(&mut sums))?;
+    let found = read_sums(b, B::view(&sums))?;
+    Ok([found[0].clone(), found[1].clone()])
 }
 
 /// With or without a driver: a card that does not exist is an error and no panic.
@@ -90,7 +106,7 @@ fn out_of_memory_says_what_was_asked_and_leaves_everything() -> Result<()> {
 #[test]
 fn a_list_longer_than_a_table() -> Result<()> {
     let Some(cuda) = card() else { return Ok(()) };
-    let count = if small() { 450 } else { 1500 };
+    let count = if small() { 700 } else { 2500 };
     let op = ReadOut { bits: 4, block: BlockSize::default(), factor: 0.3 };
     let lengths: Vec<usize> = (0..count).map(|i| i * 37 % 400 + usize::from(i % 50 == 0) * 9000).collect();
     let levels: Vec<Vec<u32>> = lengths.iter().map(|n| words(n.div_ceil(32) * 4, *n as u32)).collect();
@@ -144,15 +160,14 @@ fn more_elements_than_32_bits_can_index() -> Result<()> {
     let (words, scales) = (Cuda::view_mut(&mut planes), Cuda::view_mut(&mut block_scales));
     let item = quantize::Item { tensor: 0, first: 0, x: Cuda::view(&x), words, scales, report: 0 };
     cuda.quantize(&op, &mut [item], &mut reports)?;
-    assert_eq!(cuda.count_nonzero(Cuda::view(&planes))?, at.len() as u64);
-    let norm = SquaredNorm { bits: 2, grouping: Grouping::default(), n };
-    assert_eq!(cuda.squared_norm(&norm, Cuda::view(&planes), Cuda::view(&block_scales))?, 16.0);
+    let [count, norm] = count_and_norm(&cuda, n, Cuda::view(&planes), Cuda::view(&block_scales))?;
+    assert_eq!((count.to_count(), norm.to_f64()), (at.len() as u64, 16.0));
 
     let nan = cuda.upload(&[bf16::NAN])?;
     let part = Cuda::slice_mut(Cuda::view_mut(&mut x), at[2]..at[2] + 1).unwrap();
     cuda.copy(Cuda::view(&nan), part)?;
     let item = check::Item { x: Cuda::view(&x), first: 0, report: 1 };
-    cuda.check(&Check { weight: 1.0 }, &[item], &mut reports)?;
+    cuda.check(&Check { weight: 1.0 }, &mut [item], &mut reports)?;
     let found = cuda.read_reports(&reports)?;
     assert_eq!(found[0], Report::default());
     assert_eq!(found[1], Report { non_finite: 1, first: Some(at[2] as u64), clipped: 0 });
@@ -200,10 +215,10 @@ fn memory_of_another_context_is_refused() -> Result<()> {
     let x = Cuda::view(&theirs);
     // The first item is in order; nothing may be done for it.
     let mine = cuda.upload(&[f32::NAN])?;
-    let items = [check::Item { x: Cuda::view(&mine), first: 0, report: 0 }, check::Item { x, first: 0, report: 0 }];
-    wrong(cuda.check(&Check { weight: 1.0 }, &items, &mut reports));
+    let mut items = [check::Item { x: Cuda::view(&mine), first: 0, report: 0 }, check::Item { x, first: 0, report: 0 }];
+    wrong(cuda.check(&Check { weight: 1.0 }, &mut items, &mut reports));
     let mut foreign = other.reports(1)?;
-    wrong(cuda.check(&Check { weight: 1.0 }, &items[..1], &mut foreign));
+    wrong(cuda.check(&Check { weight: 1.0 }, &mut items[..1], &mut foreign));
     assert_eq!(cuda.read_reports(&reports)?, [Report::default()]);
     assert_eq!(cuda.download(Cuda::view(&ours))?, [3.0, 4.0]);
     assert_eq!(other.read_reports(&foreign)?, [Report::default()]);
@@ -225,7 +240,11 @@ fn streams_wait_for_each_other() -> Result<()> {
     for round in 0..10 {
         let [x, y] = &mut buffers;
         a.copy(Cuda::view(y), Cuda::view_mut(x))?;
-        assert_eq!(b.count_nonzero(Cuda::view(x))?, if round == 0 { n as u64 * 16 } else { 0 });
+        let mut sums = b.zeros(SUM_WORDS)?;
+        let mut items = [CountNonzeroItem { words: Cuda::view(x), sum: 0 }];
+        b.count_nonzero(&CountNonzero, &mut items, Cuda::view_mut(&mut sums))?;
+        let count = read_sums(&b, Cuda::view(&sums))?[0].to_count();
+        assert_eq!(count, if round == 0 { n as u64 * 16 } else { 0 });
         b.clear(Cuda::view_mut(y))?;
     }
     Ok(())
@@ -243,11 +262,9 @@ fn threads_share_a_card() -> Result<()> {
                 let planes = words(n.div_ceil(32) * 2, seed);
                 let group = scales(n.div_ceil(64));
                 let (p, s) = (cuda.upload(&planes)?, cuda.upload(&group)?);
-                let op = SquaredNorm { bits: 2, grouping: Grouping::default(), n };
+                let expected = count_and_norm(&Cpu::new(), n, &planes, &group)?;
                 for _ in 0..20 {
-                    let norm = cuda.squared_norm(&op, Cuda::view(&p), Cuda::view(&s))?;
-                    assert_eq!(norm, Cpu::new().squared_norm(&op, &planes, &group)?);
-                    assert_eq!(cuda.count_nonzero(Cuda::view(&p))?, Cpu::new().count_nonzero(&planes)?);
+                    assert_eq!(count_and_norm(&cuda, n, Cuda::view(&p), Cuda::view(&s))?, expected);
                 }
                 Ok(())
             }
@@ -285,10 +302,10 @@ impl Window {
     /// One micro-batch: check, accumulate, read out under guard. Everything is queued.
     fn step(&mut self, cuda: &Cuda, draw: Draw) -> Result<()> {
         let weight = 0.5;
-        let checks: Vec<_> = (self.x.iter().enumerate())
+        let mut checks: Vec<_> = (self.x.iter().enumerate())
             .map(|(report, x)| check::Item::<'_, Cuda, f32> { x: Cuda::view(x), first: 0, report })
             .collect();
-        cuda.check(&Check { weight }, &checks, &mut self.reports)?;
+        cuda.check(&Check { weight }, &mut checks, &mut self.reports)?;
         let mut items = Vec::new();
         let state = self.levels.iter_mut().zip(&mut self.scales);
         for (i, (x, (levels, scales))) in self.x.iter().zip(state).enumerate() {

@@ -11,8 +11,8 @@ use card::card;
 use cudarc::driver::{DriverError, LaunchConfig};
 use cudarc::nvrtc::Ptx;
 use std::process::Command;
+use trigrad::Memory;
 use trigrad::accumulator::{Accumulator, Config, Floats, Id, Reduce, Spec};
-use trigrad::backend::Memory;
 use trigrad::cuda::Cuda;
 use trigrad::{Error, Result};
 

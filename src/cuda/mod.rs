@@ -21,7 +21,7 @@
 //! Quantize, dequantize, accumulate, look, window scales, merge, read out, check, the updates, and the transfers within the
 //! device neither wait nor allocate once they have run with the same sizes, so a stream may capture them and replay the
 //! graph on the same buffers. The operations become kernels and fills (a copy is a copy), whose number does not grow with
-//! the list, up to 440 tensors (`tests/cuda_graph.rs`).
+//! the list, up to 380 tensors (`tests/cuda_graph.rs`).
 //! The caller must
 //!
 //! 1. use a stream that can be captured ([`Cuda::with_stream`]; the default stream cannot),

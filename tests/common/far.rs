@@ -5,7 +5,6 @@
 
 use half::bf16;
 use trigrad::Result;
-use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
 use trigrad::numerics::update::SgdTerms;
@@ -14,6 +13,7 @@ use trigrad::op::read_out::{self, ReadOut};
 use trigrad::op::reduce::SquaredNorm;
 use trigrad::op::update::{Gradient, Sgd, SgdItem, Source};
 use trigrad::op::{BlockSize, Draw, Grouping, Report};
+use trigrad::{Backend, Memory};
 
 const BITS: u32 = 4;
 const BLOCK: usize = 64;

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot run its operation fails")]
 
-use trigrad::backend::Backend;
+use trigrad::Backend;
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
 use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Merge};

@@ -4,9 +4,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use half::{bf16, f16};
+use trigrad::Backend;
 use trigrad::Result;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Reduce, Scales, Spec};
-use trigrad::backend::Backend;
 use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use trigrad::op::{BlockSize, Draw, Element};
