@@ -109,9 +109,7 @@ pub fn check<'c, 'v, M: Memory + ?Sized, O: Operation, T: Element>(
 
 fn slot(what: &'static str, named: Option<usize>, there: usize) -> Result<()> {
     match named {
-        Some(slot) if slot >= there => {
-            Err(Error::Index { what, index: slot as u64, count: there as u64 })
-        }
+        Some(slot) if slot >= there => Err(Error::Index { what, index: slot as u64, count: there as u64 }),
         _ => Ok(()),
     }
 }

@@ -7,10 +7,11 @@ use half::bf16;
 use trigrad::Result;
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
+use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::numerics::update::SgdTerms;
 use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem};
 use trigrad::op::read_out::{self, ReadOut};
-use trigrad::op::reduce::SquaredNorm;
+use trigrad::op::reduce::{SquaredNorm, SquaredNormItem, read_sums};
 use trigrad::op::update::{Gradient, Sgd, SgdItem, Source};
 use trigrad::op::{BlockSize, Draw, Grouping, Report};
 use trigrad::{Backend, Memory};
@@ -60,11 +61,11 @@ fn work<B: Backend>(b: &B, first: usize, n: usize, at: &[usize]) -> Result<Sums<
             first: first as u64,
             x: B::view(&x),
             counts: B::view_mut(&mut counts),
-            scales: B::view(&window),
+            scales: B::view_mut(&mut window),
             seen: B::view_mut(&mut seen),
             report: 1,
         };
-        let op = Exact { bits: BITS, block, draw, weight, held: micro_batch };
+        let op = Exact { bits: BITS, block, draw, weight, held: micro_batch, headroom: None };
         b.accumulate_exact(&op, &mut [item], &mut reports)?;
     }
     let mut weights = b.zeros::<bf16>(n)?;
@@ -76,8 +77,9 @@ fn work<B: Backend>(b: &B, first: usize, n: usize, at: &[usize]) -> Result<Sums<
         gradient: Gradient::Packed { levels: B::view(&levels), scales: B::view(&scales) },
         weights: B::view_mut(&mut weights),
         momentum: None,
+        report: 0,
     };
-    b.update_sgd(&Sgd { source, terms, nesterov: false }, &mut [item], None)?;
+    b.update_sgd(&Sgd { source, terms, nesterov: false }, &mut [item], None, &mut reports)?;
     // Into the gradient's memory: every element is written.
     let mut read = x;
     let (levels_view, scales_view) = (B::view(&levels), B::view(&scales));
@@ -95,11 +97,19 @@ fn part<B: Memory, T: bytemuck::Pod + Send + Sync>(
     b.download(B::slice(B::view(from), range).unwrap())
 }
 
+/// The squared norm of levels.
+fn squared_norm<B: Backend>(b: &B, n: usize, levels: B::View<'_, u32>, scales: B::View<'_, u16>) -> Result<f64> {
+    let mut sums = b.zeros(SUM_WORDS)?;
+    let op = SquaredNorm { bits: BITS, grouping: Grouping::Block(BlockSize::default()) };
+    b.squared_norm(&op, &mut [SquaredNormItem { n, levels, scales, sum: 0 }], B::view_mut(&mut sums))?;
+    Ok(read_sums(b, B::view(&sums))?[0].to_f64())
+}
+
 /// What a backend makes of `n` elements, against the CPU's blocks around each of `at` and zeros elsewhere.
 pub(crate) fn far_apart<B: Backend>(b: &B, n: usize, at: &[usize]) -> Result<()> {
     let sums = work(b, 0, n, at)?;
     assert_eq!(sums.reports, [Report::default(); 2]);
-    let (cpu, block) = (Cpu::new(), BlockSize::default());
+    let cpu = Cpu::new();
     let mut squares = 0.0;
     for &i in at {
         let first = i / BLOCK * BLOCK;
@@ -114,11 +124,9 @@ pub(crate) fn far_apart<B: Backend>(b: &B, n: usize, at: &[usize]) -> Result<()>
         assert_eq!(part(b, &sums.weights, first..end)?, alone.weights, "weights around {i}");
         assert!(alone.levels.iter().chain(&alone.counts).any(|w| *w != 0));
         assert!(alone.weights.iter().any(|w| w.to_f32() > 0.0) && alone.read.iter().any(|v| v.to_f32() < 0.0));
-        let norm = SquaredNorm { bits: BITS, grouping: Grouping::Block(block), n: end - first };
-        squares += cpu.squared_norm(&norm, &alone.levels, &alone.scales)?;
+        squares += squared_norm(&cpu, end - first, &alone.levels, &alone.scales)?;
     }
     // Few terms of few bits: their sum is exact, so nothing else is other than zero.
-    let norm = SquaredNorm { bits: BITS, grouping: Grouping::Block(block), n };
-    assert_eq!(b.squared_norm(&norm, B::view(&sums.levels), B::view(&sums.scales))?, squares);
+    assert_eq!(squared_norm(b, n, B::view(&sums.levels), B::view(&sums.scales))?, squares);
     Ok(())
 }
