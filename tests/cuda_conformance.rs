@@ -8,7 +8,8 @@ mod card;
 use card::card;
 use cudarc::driver::CudaContext;
 use trigrad::cuda::Cuda;
-use trigrad::testing::{Options, cases, conformance};
+use trigrad::op::OPERATIONS;
+use trigrad::testing::{Options, conformance};
 
 /// Short tensors, for compute-sanitizer, which also wants one operation at a time: see `TRIGRAD_ONLY` below; and
 /// `TRIGRAD_PART=1/3` for the second of three parts.
@@ -23,7 +24,7 @@ fn sized(options: Options) -> Options {
 fn suite(cuda: &Cuda, options: impl Fn(&str) -> Options) {
     let mut failures = Vec::new();
     let only = std::env::var("TRIGRAD_ONLY").unwrap_or_default();
-    let operations: Vec<&str> = ["memory"].iter().chain(cases::OPERATIONS).copied().collect();
+    let operations: Vec<&str> = ["memory"].iter().chain(OPERATIONS).copied().collect();
     assert!(only.is_empty() || operations.contains(&only.as_str()), "TRIGRAD_ONLY: no operation is called {only}");
     for operation in operations.into_iter().filter(|name| only.is_empty() || only == *name) {
         match conformance(cuda, &sized(options(operation))) {
