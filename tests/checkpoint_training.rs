@@ -100,9 +100,6 @@ fn a_hundred_steps_are_fifty_a_file_and_fifty_more() -> Result<()> {
             first.go(0, 151)?;
             let file = first.file(&format!("half-{i}-{adam}.safetensors"))?;
             let mut second = start(options, adam)?;
-            for ((_, to), (_, from)) in second.vars.iter().zip(&first.vars) {
-                to.set(from)?;
-            }
             second.sum.load(&file, Some(&mut second.optimizer))?;
             assert_eq!(second.optimizer.updates(), 50);
             second.go(151, 301)?;
@@ -128,18 +125,16 @@ fn another_model_or_optimizer_is_refused_and_nothing_changes() -> Result<()> {
     let mut other = start(options, false)?;
     other.go(0, 5)?;
     let was = before(&other)?;
-    let e = other.sum.load(&file, Some(&mut other.optimizer)).unwrap_err();
-    assert!(matches!(e, Error::CheckpointMismatch { ref field, .. } if field == "optimizer"), "{e}");
-    assert!(matches!(other.sum.load(&file, None), Err(Error::CheckpointMismatch { .. })));
+    let mismatch = |e: Error| match e.root() {
+        Error::CheckpointMismatch { field, .. } => field.clone(),
+        _ => e.to_string(),
+    };
+    assert_eq!(mismatch(other.sum.load(&file, Some(&mut other.optimizer)).unwrap_err()), "optimizer");
+    assert_eq!(mismatch(other.sum.load(&file, None).unwrap_err()), "optimizer");
     assert_eq!((before(&other)?, other.sum.count()), (was, 2));
     let kept = Options { keep_f32: vec!["h".into()], ..options.clone() };
     let mut kept = start(&kept, true)?;
-    let e = kept.sum.load(&file, Some(&mut kept.optimizer)).unwrap_err();
-    assert!(matches!(e, Error::CheckpointMismatch { ref field, .. } if field == "tensor.1.held"), "{e}");
-    let seed = Options { config: Config { seed: 12, ..options.config }, ..options.clone() };
-    let mut seed = start(&seed, true)?;
-    let e = seed.sum.load(&file, Some(&mut seed.optimizer)).unwrap_err();
-    assert!(matches!(e, Error::CheckpointMismatch { ref field, .. } if field == "config.seed"), "{e}");
+    assert_eq!(mismatch(kept.sum.load(&file, Some(&mut kept.optimizer)).unwrap_err()), "tensor.1.format");
     Ok(())
 }
 

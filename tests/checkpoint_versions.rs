@@ -136,7 +136,8 @@ mod training {
     use candle_core::{DType, Device, Tensor, Var};
     use candle_nn::ParamsAdamW;
     use std::collections::HashMap;
-    use trigrad::optimizer::{FusedOptimizer, LossScale, ModelGradients, Options};
+    use trigrad::candle::{FusedOptimizer, ModelGradients};
+    use trigrad::training::{LossScale, Options};
 
     struct Run {
         vars: Vec<(String, Var)>,

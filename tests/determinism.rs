@@ -34,7 +34,8 @@ mod candle {
     use std::process::Command;
     use trigrad::Result;
     use trigrad::accumulator::{Config, Format};
-    use trigrad::optimizer::{FusedOptimizer, LossScale, ModelGradients, Options};
+    use trigrad::candle::{FusedOptimizer, ModelGradients};
+    use trigrad::training::{LossScale, Options};
 
     /// A model trained on a fixed task, forward and backward by candle: the bits of all weights after each step, and
     /// the bytes of the checkpoint at the end.
@@ -67,7 +68,7 @@ mod candle {
             let loss = candle_nn::loss::cross_entropy(&out.forward(&hidden.forward(&x)?.relu()?)?, &y)?;
             gradients.consume(gradients.scale_loss(&loss)?.backward()?, 1.0)?;
             if gradients.count() == 4 {
-                adam.step(&mut gradients)?;
+                assert!(adam.step(&mut gradients)?.updated());
                 for (_, var) in &named {
                     bits.extend(var.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits));
                 }

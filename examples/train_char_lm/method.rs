@@ -7,7 +7,8 @@ use candle_core::{DType, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap};
 use std::str::FromStr;
 use trigrad::accumulator::{Config, Format, Scales};
-use trigrad::optimizer::{FusedOptimizer, ModelGradients, Options};
+use trigrad::candle::{FusedOptimizer, ModelGradients};
+use trigrad::training::{Options, Outcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
@@ -138,8 +139,10 @@ impl Trainer {
                 adam.step(&store)?;
             }
             Trainer::Ternary { sum, adam, .. } => {
-                adam.set_learning_rate(learning_rate);
-                adam.step(sum)?;
+                adam.set_learning_rate(learning_rate)?;
+                if let Outcome::Skipped { tensor, non_finite } = adam.step(sum)? {
+                    bail!("{non_finite} gradients of {tensor} are NaN or Inf");
+                }
             }
         }
         Ok(())

@@ -45,6 +45,12 @@ pub struct GradientAccumulator {
     uploads: super::wgpu::Uploads,
 }
 
+impl std::fmt::Debug for GradientAccumulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GradientAccumulator").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
 impl GradientAccumulator {
     /// An accumulator for named shapes on a device; read-outs are f32.
     ///
@@ -68,13 +74,15 @@ impl GradientAccumulator {
     /// # Errors
     ///
     /// As for [`new`](Self::new); [`Error::ElementType`] for a variable that is not f32, f16 or bf16;
-    /// [`Error::WrongDevice`] for one on another device than the first.
+    /// [`Error::WrongDevice`] for one on another device than the first; [`Error::SharedMemory`] for tied weights: one
+    /// variable, or the same memory, under two names.
     pub fn from_vars(vars: &[(String, Var)], config: Config) -> Result<Self> {
         Self::of_vars(vars, config, None)
     }
 
     fn of_vars(vars: &[(String, Var)], config: Config, on: Option<Device>) -> Result<Self> {
         let home = home(vars)?;
+        super::in_place::separate(vars)?;
         let specs: Vec<Spec> = vars.iter().map(|(name, var)| Spec::new(name, var.dims())).collect();
         let on = on.map_or_else(|| device(&home), Ok)?;
         Ok(GradientAccumulator {
@@ -191,7 +199,11 @@ impl GradientAccumulator {
 
     /// The gradients in the order of the tensors, every one there, of the right shape, and of floats.
     pub(crate) fn in_order<'g, G: Gradients + ?Sized>(&self, gradients: &'g G) -> Result<Vec<&'g Tensor>> {
-        in_order(self.inner.specs(), gradients.given(&self.vars), |id| self.inner.index(id))
+        let ordered = in_order(self.inner.specs(), gradients.given(&self.vars), |id| self.inner.index(id))?;
+        let missing = |(tensor, spec): (Option<&'g Tensor>, &Spec)| {
+            tensor.ok_or_else(|| Error::MissingTensor { name: spec.name.clone() })
+        };
+        ordered.into_iter().zip(self.inner.specs()).map(missing).collect()
     }
 
     fn read_out_in_order(&self, reduce: Reduce) -> Result<Vec<Tensor>> {
@@ -226,27 +238,26 @@ impl GradientAccumulator {
     }
 }
 
-/// Gradients in the order of the tensors: first every name is looked up, then every tensor must be there, of the right
-/// shape, and of floats.
+/// Gradients in the order of the tensors, those that are there: first every name is looked up, then every tensor must
+/// be of the right shape and of floats.
 pub(crate) fn in_order<'g>(
     specs: &[Spec],
     given: Vec<(Id<'g>, &'g Tensor)>,
     index: impl Fn(Id<'g>) -> Result<usize>,
-) -> Result<Vec<&'g Tensor>> {
+) -> Result<Vec<Option<&'g Tensor>>> {
     let mut ordered: Vec<Option<&Tensor>> = vec![None; specs.len()];
     for (id, tensor) in given {
         ordered[index(id)?] = Some(tensor);
     }
-    let sound = |(tensor, spec): (Option<&'g Tensor>, &Spec)| {
-        let tensor = tensor.ok_or_else(|| Error::MissingTensor { name: spec.name.clone() })?;
+    for (tensor, spec) in ordered.iter().zip(specs) {
+        let Some(tensor) = tensor else { continue };
         if tensor.dims() != spec.shape {
             let shape = Error::Shape { expected: spec.shape.clone(), got: tensor.dims().to_vec() };
             return Err(shape.in_tensor(&*spec.name));
         }
         float(tensor.dtype()).map_err(|e| e.in_tensor(&*spec.name))?;
-        Ok(tensor)
-    };
-    ordered.into_iter().zip(specs).map(sound).collect()
+    }
+    Ok(ordered)
 }
 
 /// The device of variables, which must be of floats and all on the same; the CPU where there are none.
@@ -285,12 +296,20 @@ mod sealed {
 
 /// Where gradients come from: a `GradStore`, or a map of names to tensors.
 pub trait Gradients: sealed::Sealed {
+    /// Whether candle's backward pass made them.
+    #[doc(hidden)]
+    fn of_a_backward_pass(&self) -> bool;
+
     /// The gradients that are there, for the variables of a model in order.
     #[doc(hidden)]
     fn given<'g>(&'g self, vars: &[Var]) -> Vec<(Id<'g>, &'g Tensor)>;
 }
 
 impl Gradients for HashMap<String, Tensor> {
+    fn of_a_backward_pass(&self) -> bool {
+        false
+    }
+
     fn given<'g>(&'g self, _: &[Var]) -> Vec<(Id<'g>, &'g Tensor)> {
         let mut given: Vec<(&String, &Tensor)> = self.iter().collect();
         given.sort_unstable_by_key(|(name, _)| *name); // the first error is then the same in every run
@@ -299,6 +318,10 @@ impl Gradients for HashMap<String, Tensor> {
 }
 
 impl Gradients for GradStore {
+    fn of_a_backward_pass(&self) -> bool {
+        true
+    }
+
     fn given<'g>(&'g self, vars: &[Var]) -> Vec<(Id<'g>, &'g Tensor)> {
         vars.iter().enumerate().filter_map(|(i, var)| Some((Id::Index(i), self.get(var)?))).collect()
     }

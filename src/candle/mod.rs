@@ -1,5 +1,5 @@
 //! candle tensors in and out. An adapter: tensors become views where they lie, and everything else is done by
-//! [`crate::device`] and [`crate::accumulator`].
+//! [`crate::device`], [`crate::accumulator`] and [`crate::training`].
 //!
 //! Tensors of f32, f16 and bf16 are read in place, on the CPU and on candle's CUDA device, there on candle's own stream;
 //! one that is not contiguous is copied to be so first, where it lies. Results are tensors on the same device. What
@@ -22,15 +22,25 @@
 //! # Ok::<(), trigrad::Error>(())
 //! ```
 
+mod accumulated;
 mod accumulator;
+mod apart;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod fused;
+mod in_place;
+mod model;
 pub(crate) mod storage;
 mod tensor;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
+pub use accumulated::{Accumulated, AccumulatedConfig};
 pub use accumulator::{GradientAccumulator, Gradients};
-pub(crate) use accumulator::{by_name, home, in_order, same_device};
+pub use fused::FusedOptimizer;
+pub use model::ModelGradients;
 pub use storage::device;
 pub use tensor::{TernaryTensor, quantize, quantize_all};
+
+/// Tensors by their places.
+type Tensors = std::collections::BTreeMap<usize, candle_core::Tensor>;

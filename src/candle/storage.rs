@@ -1,5 +1,6 @@
 //! The one place that knows where candle keeps its elements.
 
+use super::apart::{inside, outside};
 use crate::accumulator::Floats;
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
@@ -30,7 +31,7 @@ impl<T: WithDType + CudaDType + Pod + Send + Sync> Shared for T {}
 /// # Examples
 ///
 /// ```
-/// use trigrad::backend::Memory;
+/// use trigrad::Memory;
 /// let device = trigrad::candle::device(&candle_core::Device::Cpu)?;
 /// assert!(device.name().starts_with("cpu"));
 /// # Ok::<(), trigrad::Error>(())
@@ -54,12 +55,18 @@ pub fn device(device: &candle_core::Device) -> Result<Device> {
 }
 
 /// Calls `f` with the elements of tensors where they lie.
-pub(crate) fn with_views<R>(tensors: &[&Tensor], f: impl FnOnce(&[Floats<'_, Device>]) -> Result<R>) -> Result<R> {
+pub(crate) fn with_views<R: Send>(
+    tensors: &[&Tensor],
+    f: impl FnOnce(&[Floats<'_, Device>]) -> Result<R> + Send,
+) -> Result<R> {
     tensors.iter().try_for_each(|t| float(t.dtype()))?;
     let tensors: Vec<Tensor> = tensors.iter().map(|t| t.contiguous()).collect::<candle_core::Result<_>>()?;
-    let held: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
-    let views: Vec<_> = held.iter().map(|(storage, layout)| view(storage, layout)).collect::<Result<_>>()?;
-    f(&views)
+    let cpu = tensors.first().is_some_and(|t| t.device().is_cpu());
+    outside(cpu, || {
+        let held: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+        let views: Vec<_> = held.iter().map(|(storage, layout)| view(storage, layout)).collect::<Result<_>>()?;
+        inside(cpu, || f(&views))
+    })
 }
 
 /// Whether elements of a type can be read.

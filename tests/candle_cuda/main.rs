@@ -20,7 +20,8 @@ use trigrad::accumulator::{Config, Format, NonFinite, Reduce, Scales, State};
 use trigrad::candle::{GradientAccumulator, quantize};
 use trigrad::op::quantize::{Quantize, Threshold};
 use trigrad::op::{Draw, Grouping};
-use trigrad::optimizer::{Accumulated, AccumulatedConfig, FusedOptimizer, LossScale, ModelGradients, Options, Outcome};
+use trigrad::candle::{Accumulated, AccumulatedConfig, FusedOptimizer, ModelGradients};
+use trigrad::training::{LossScale, Options, Outcome};
 use trigrad::{Error, Result};
 
 const CPU: Device = Device::Cpu;
@@ -251,7 +252,7 @@ impl Run {
             let weight = [1.0, 0.5, 0.75][(k % 3) as usize];
             self.sum.consume(gradients(&self.vars, k), weight)?;
             if self.sum.count() == 3 {
-                self.optimizer.step(&mut self.sum)?;
+                assert!(self.optimizer.step(&mut self.sum)?.updated());
             }
         }
         Ok(())

@@ -1,0 +1,230 @@
+//! The step: weights follow the window, in place.
+
+use super::optimizer::{Optimizer, Terms};
+use super::weights::{Weight, one_each};
+use super::{Missing, Outcome, Ready, Training, WeightsMut};
+use crate::accumulator::Held;
+use crate::error::{Error, Result};
+use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
+use crate::op::{Backend, Draw};
+use half::bf16;
+
+/// A step that has begun.
+pub(crate) enum Begun {
+    /// The window was dropped.
+    Over(Outcome),
+    /// Weights are to be updated: [`Training::update`], then [`Training::updated`].
+    Update(Plan),
+}
+
+/// What every update of a step shares.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    factor: f32,
+    norm: f64,
+    clip: f64,
+    terms: Terms,
+}
+
+impl<B: Backend> Training<B> {
+    /// Updates the weights, one view a tensor in the order of the tensors, with the mean gradient, clipped, free of the
+    /// loss scale; then starts the next window. A window with NaN or Inf is dropped instead (except under
+    /// [`crate::accumulator::NonFinite::Zero`]): look at the outcome. Waits for the device to see what the window found,
+    /// and what the update did.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NothingAccumulated`]; [`Error::AnotherModel`], [`Error::UnknownTensor`] or [`Error::Shape`] for an
+    /// optimizer that was made for other tensors; [`Error::Length`] or [`Error::WrongDevice`] within the tensor for
+    /// weights that are not its own; [`Error::Parameter`] for a number of the rule that can not be; [`Error::Refused`].
+    /// Before anything is written: the window goes on. [`Error::UpdatedInPart`] for a failure of the device after that:
+    /// the window is then refused and not applied twice.
+    pub fn step(&mut self, optimizer: &mut Optimizer<B>, weights: Vec<WeightsMut<'_, B>>) -> Result<Outcome> {
+        one_each("the weights", self.specs().len(), weights.len())?;
+        for (weights, spec) in weights.iter().zip(self.specs()) {
+            let accepted = weights.accepted(self.backend(), spec.elements()?);
+            accepted.map_err(|e| e.in_tensor(&*spec.name))?;
+        }
+        match self.begin(optimizer)? {
+            Begun::Over(outcome) => Ok(outcome),
+            Begun::Update(plan) => {
+                let all: Vec<usize> = (0..self.specs().len()).collect();
+                self.update(optimizer, &plan, &all, weights)?;
+                self.updated(optimizer, plan)
+            }
+        }
+    }
+
+    /// Everything that can be known to be wrong, before anything is written; a window that is to be dropped is.
+    pub(crate) fn begin(&mut self, optimizer: &mut Optimizer<B>) -> Result<Begun> {
+        self.usable()?;
+        optimizer.made_for(self.specs())?;
+        let terms = optimizer.rule().terms(optimizer.updates);
+        self.validate(&terms, 1.0)?;
+        match self.ready()? {
+            skip @ Ready::Skip { .. } => self.finish(skip).map(Begun::Over),
+            Ready::Step { factor, norm, clip } => {
+                self.validate(&terms, factor)?;
+                self.backend().clear_reports(&mut optimizer.found)?;
+                Ok(Begun::Update(Plan { factor, norm, clip, terms }))
+            }
+        }
+    }
+
+    fn validate(&self, terms: &Terms, factor: f32) -> Result<()> {
+        let source = self.source(self.options.config.bits(), factor);
+        match *terms {
+            Terms::Sgd(terms, nesterov) => Sgd { source, terms, nesterov }.validate(),
+            Terms::AdamW(terms) => AdamW { source, terms }.validate(),
+        }
+    }
+
+    fn source(&self, bits: u32, factor: f32) -> Source {
+        let config = &self.options.config;
+        Source { bits, block: config.block, factor, draw: Draw::new(config.seed, self.window()) }
+    }
+
+    /// Whether a tensor takes part in the step.
+    pub(crate) fn takes_part(&self, i: usize) -> bool {
+        self.options.missing != Missing::Leave || self.reached.get(i).copied().unwrap_or(true)
+    }
+
+    /// Updates some tensors, by their places in ascending order.
+    pub(crate) fn update(
+        &mut self,
+        optimizer: &mut Optimizer<B>,
+        plan: &Plan,
+        places: &[usize],
+        weights: Vec<WeightsMut<'_, B>>,
+    ) -> Result<()> {
+        self.being_written();
+        let updated = self.update_places(optimizer, plan, places, weights);
+        let in_part = |e: Error| match e {
+            e @ Error::UpdatedInPart { .. } => e,
+            e => Error::UpdatedInPart { source: Box::new(e) },
+        };
+        if let Err(e) = &updated {
+            self.refused = Some(e.to_string());
+        }
+        // It stays refused until the last of the tensors is updated.
+        updated.map_err(in_part)
+    }
+
+    fn update_places(
+        &self,
+        optimizer: &mut Optimizer<B>,
+        plan: &Plan,
+        places: &[usize],
+        weights: Vec<WeightsMut<'_, B>>,
+    ) -> Result<()> {
+        let mut work = Vec::with_capacity(places.len());
+        let mut given = places.iter().zip(weights).peekable();
+        for (i, moments) in optimizer.moments.iter_mut().enumerate() {
+            if let Some((_, weights)) = given.next_if(|(place, _)| **place == i)
+                && self.takes_part(i)
+            {
+                work.push(Work { tensor: i, held: self.sums.held(i)?, weights, moments });
+            }
+        }
+        let mut widths: Vec<u32> = work.iter().filter_map(|w| w.bits()).collect();
+        widths.sort_unstable();
+        widths.dedup();
+        if widths.is_empty() {
+            widths.push(self.options.config.bits());
+        }
+        for (first, bits) in widths.into_iter().enumerate() {
+            let source = self.source(bits, plan.factor);
+            // Floats have no width: they go with the first.
+            let of = |w: &Work<'_, '_, B>| w.bits().map_or(first == 0, |b| b == bits);
+            self.launch::<f32>(&mut optimizer.found, plan, source, &mut work, &of)?;
+            self.launch::<bf16>(&mut optimizer.found, plan, source, &mut work, &of)?;
+        }
+        Ok(())
+    }
+
+    fn launch<T: Weight>(
+        &self,
+        found: &mut B::Reports,
+        plan: &Plan,
+        source: Source,
+        work: &mut [Work<'_, '_, B>],
+        of: &dyn Fn(&Work<'_, '_, B>) -> bool,
+    ) -> Result<()> {
+        match plan.terms {
+            Terms::Sgd(terms, nesterov) => {
+                let mut items = Vec::with_capacity(work.len());
+                for w in work.iter_mut().filter(|w| of(w)) {
+                    let (tensor, report, gradient) = (w.tensor as u32, w.tensor, w.gradient());
+                    let momentum = w.moments.first_mut().map(B::view_mut);
+                    if let Some(weights) = T::of::<B>(&mut w.weights) {
+                        items.push(SgdItem { tensor, first: 0, gradient, weights, momentum, report });
+                    }
+                }
+                if items.is_empty() {
+                    return Ok(());
+                }
+                self.backend().update_sgd::<T>(&Sgd { source, terms, nesterov }, &mut items, None, found)
+            }
+            Terms::AdamW(terms) => {
+                let mut items = Vec::with_capacity(work.len());
+                for w in work.iter_mut().filter(|w| of(w)) {
+                    let (tensor, report, gradient) = (w.tensor as u32, w.tensor, w.gradient());
+                    if let (Some(weights), [one, two]) = (T::of::<B>(&mut w.weights), &mut w.moments[..]) {
+                        let (first_moment, second_moment) = (B::view_mut(one), B::view_mut(two));
+                        items.push(AdamWItem {
+                            tensor,
+                            first: 0,
+                            gradient,
+                            weights,
+                            first_moment,
+                            second_moment,
+                            report,
+                        });
+                    }
+                }
+                if items.is_empty() {
+                    return Ok(());
+                }
+                self.backend().update_adamw::<T>(&AdamW { source, terms }, &mut items, None, found)
+            }
+        }
+    }
+
+    /// After all tensors were updated: what the update found, and the next window.
+    pub(crate) fn updated(&mut self, optimizer: &mut Optimizer<B>, plan: Plan) -> Result<Outcome> {
+        let found = match self.backend().read_reports(&optimizer.found) {
+            Ok(found) => found,
+            Err(e) => {
+                self.refused = Some(e.to_string());
+                return Err(Error::UpdatedInPart { source: Box::new(e) });
+            }
+        };
+        self.refused = None;
+        optimizer.updates = optimizer.updates.saturating_add(1);
+        let kept = found.iter().zip(self.specs()).filter(|(r, _)| r.non_finite > 0);
+        let kept = kept.map(|(r, spec)| (spec.name.clone(), r.non_finite)).collect();
+        self.ended(Outcome::Updated { norm: plan.norm, clip: plan.clip, kept })
+    }
+}
+
+/// One tensor of an update.
+struct Work<'w, 'm, B: Backend> {
+    tensor: usize,
+    held: Held<'w, B>,
+    weights: WeightsMut<'w, B>,
+    moments: &'m mut Vec<B::Buffer<f32>>,
+}
+
+impl<'w, B: Backend> Work<'w, '_, B> {
+    /// The width of levels and counts.
+    fn bits(&self) -> Option<u32> {
+        match self.held {
+            Held::Levels { bits, .. } => Some(bits),
+            Held::F32(_) => None,
+        }
+    }
+
+    fn gradient(&self) -> Gradient<'w, B> {
+        self.held.gradient()
+    }
+}
