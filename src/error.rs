@@ -302,6 +302,15 @@ pub enum Error {
         /// The first block whose scales differ.
         block: u64,
     },
+    /// Gradients of a loss that was not multiplied by the loss scale, which they would be divided by.
+    #[error(
+        "the loss scale is {scale}, and the loss of these gradients was not multiplied by it: take those of \
+         `scale_loss(&loss)?.backward()?`, or call `assume_scaled()` once if you multiply it yourself"
+    )]
+    Unscaled {
+        /// The loss scale.
+        scale: f64,
+    },
     /// The state was left half-updated by an earlier failure on the device and is refused until reset.
     #[error("state refused until reset: {reason}")]
     Refused {

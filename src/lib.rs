@@ -13,11 +13,13 @@ pub mod memory;
 pub mod numerics;
 pub mod op;
 #[cfg(feature = "candle")]
+#[deprecated(since = "0.2.0", note = "its types are in `trigrad::training` and `trigrad::candle`")]
 pub mod optimizer;
 #[cfg(feature = "candle")]
 pub mod ternary;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod training;
 pub mod types;
 #[cfg(feature = "wgpu")]
 pub mod webgpu;

@@ -67,7 +67,8 @@ impl<B: Backend> Accumulator<B> {
         let gradients = self.in_order(gradients)?;
         self.validate(weight)?;
         if self.config.non_finite == NonFinite::Reject {
-            self.reject(&gradients, weight)?;
+            let given: Vec<(usize, Floats<'g, B>)> = gradients.iter().copied().enumerate().collect();
+            self.reject(&given, weight)?;
         }
         Ok(gradients)
     }
@@ -154,7 +155,7 @@ impl<B: Backend> Accumulator<B> {
         Exact { bits, block, draw, weight, held, headroom: scales.headroom() }
     }
 
-    fn reject(&mut self, gradients: &[Floats<'_, B>], weight: f32) -> Result<()> {
+    pub(super) fn reject(&mut self, gradients: &[(usize, Floats<'_, B>)], weight: f32) -> Result<()> {
         self.backend.clear_reports(&mut self.scan)?;
         let op = Check { weight };
         self.check_type::<f32>(&op, gradients)?;
@@ -168,9 +169,13 @@ impl<B: Backend> Accumulator<B> {
         found.iter().zip(&self.specs).try_for_each(|(r, spec)| r.finite().map_err(|e| e.in_tensor(&*spec.name)))
     }
 
-    fn check_type<T: Typed>(&mut self, op: &Check, gradients: &[Floats<'_, B>]) -> Result<()> {
-        let item = |(report, g)| Some(check::Item { x: B::shorten(T::of(g)?), first: 0, report });
-        let mut items: Vec<check::Item<'_, B, T>> = gradients.iter().enumerate().filter_map(item).collect();
+    fn check_type<T: Typed>(&mut self, op: &Check, gradients: &[(usize, Floats<'_, B>)]) -> Result<()> {
+        let mut items: Vec<check::Item<'_, B, T>> = Vec::new();
+        for &(report, g) in gradients {
+            if let Some(x) = T::of(&g) {
+                items.push(check::Item { x: B::shorten(x), first: 0, report });
+            }
+        }
         if items.is_empty() { Ok(()) } else { self.backend.check(op, &mut items, &mut self.scan) }
     }
 

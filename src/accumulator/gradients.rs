@@ -148,6 +148,17 @@ impl<B: Backend> Accumulator<B> {
         &self,
         gradients: &[(I, Floats<'g, B>)],
     ) -> Result<Vec<Floats<'g, B>>> {
+        let missing = |(given, spec): (Option<Floats<'g, B>>, &super::Spec)| {
+            given.ok_or_else(|| Error::MissingTensor { name: spec.name.clone() })
+        };
+        self.placed(gradients)?.into_iter().zip(&self.specs).map(missing).collect()
+    }
+
+    /// The same for those that are given.
+    pub(super) fn placed<'g, 'i, I: Into<Id<'i>> + Copy>(
+        &self,
+        gradients: &[(I, Floats<'g, B>)],
+    ) -> Result<Vec<Option<Floats<'g, B>>>> {
         let mut ordered: Vec<Option<Floats<'g, B>>> = vec![None; self.specs.len()];
         for &(id, floats) in gradients {
             let i = self.index(id)?;
@@ -159,9 +170,6 @@ impl<B: Backend> Accumulator<B> {
                 return Err(Error::DuplicateTensor { name: name.clone() });
             }
         }
-        let missing = |(given, spec): (Option<Floats<'g, B>>, &super::Spec)| {
-            given.ok_or_else(|| Error::MissingTensor { name: spec.name.clone() })
-        };
-        ordered.into_iter().zip(&self.specs).map(missing).collect()
+        Ok(ordered)
     }
 }

@@ -40,12 +40,14 @@ mod merge;
 mod norm;
 mod one;
 mod read;
+mod some;
 mod state;
 mod tensor;
 
 pub(crate) use config::format_text;
 pub use config::{Config, Format, NonFinite, Reduce, Scales, Spec};
 pub use gradients::{Floats, Id};
+pub(crate) use some::valid_adaptive;
 pub use state::{State, TensorState};
 pub use tensor::Held;
 

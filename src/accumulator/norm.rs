@@ -17,7 +17,7 @@ impl<B: Backend> Accumulator<B> {
     pub fn squared_norm(&self) -> Result<f64> {
         let sums = self.queued_norms(|_| 0, 1)?;
         self.checked()?;
-        Ok(self.read(&sums)?.first().copied().unwrap_or_default())
+        Ok(self.read_norms(&sums)?.first().copied().unwrap_or_default())
     }
 
     /// The squared norm of the weighted sum of each tensor, in order, each exact and rounded once to f64.
@@ -28,7 +28,7 @@ impl<B: Backend> Accumulator<B> {
     pub fn squared_norms(&self) -> Result<Vec<f64>> {
         let sums = self.queued_norms(|i| i, self.tensors.len())?;
         self.checked()?;
-        self.read(&sums)
+        self.read_norms(&sums)
     }
 
     /// Adds the squared norm of all tensors to slot 0 of exact sums ([`SUM_WORDS`] words a slot) and leaves it on the
@@ -58,14 +58,14 @@ impl<B: Backend> Accumulator<B> {
         self.queue_norms(|_| 0, sums)
     }
 
-    fn queued_norms(&self, slot: impl Fn(usize) -> usize, slots: usize) -> Result<B::Buffer<u32>> {
+    pub(super) fn queued_norms(&self, slot: impl Fn(usize) -> usize, slots: usize) -> Result<B::Buffer<u32>> {
         self.usable()?;
         let mut sums = self.backend.zeros::<u32>(SUM_WORDS * slots)?;
         self.queue_norms(slot, B::view_mut(&mut sums))?;
         Ok(sums)
     }
 
-    fn read(&self, sums: &B::Buffer<u32>) -> Result<Vec<f64>> {
+    pub(super) fn read_norms(&self, sums: &B::Buffer<u32>) -> Result<Vec<f64>> {
         Ok(read_sums(&self.backend, B::view(sums))?.iter().map(crate::numerics::reduce::ExactSum::to_f64).collect())
     }
 

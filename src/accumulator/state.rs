@@ -10,7 +10,7 @@ use crate::numerics::level::{FINE_LEVELS, level_max};
 use crate::numerics::pack::{level, words};
 use crate::numerics::scale::level_scale;
 use crate::op::accumulate::counts_fit;
-use crate::op::{Backend, Report, length};
+use crate::op::{Backend, BlockSize, Report, length};
 
 /// The whole state of an accumulator, in host memory. The configuration is not part of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -128,7 +128,7 @@ impl<B: Backend> Accumulator<B> {
                 if bits == 2 {
                     valid_planes(levels)?;
                 }
-                self.valid_levels(tensor, levels, scales, held, u64::from(level_max(bits)))
+                valid_levels(n, bits, self.config.block, levels, scales, held, u64::from(level_max(bits)))
             }
             (Format::Exact { scales: from, .. }, TensorState::Levels { levels, scales, seen: Some(seen), scaled }) => {
                 length("counts", words(n, bits), levels.len())?;
@@ -142,26 +142,12 @@ impl<B: Backend> Accumulator<B> {
                     return Err(Error::NoScales { held, advice });
                 }
                 let limit = u64::from(held) * if bits == 32 { u64::from(FINE_LEVELS) } else { 1 };
-                self.valid_levels(tensor, levels, scales, held, limit)
+                valid_levels(n, bits, self.config.block, levels, scales, held, limit)
             }
             (format, from) => {
                 Err(Error::StateFormat { expected: super::config::format_text(format), got: from.kind().to_owned() })
             }
         }
-    }
-
-    /// Checks that levels are within their limit; of 0 under a scale of 0, and past the end of the tensor.
-    fn valid_levels(&self, tensor: &Tensor<B>, levels: &[u32], scales: &[u16], held: u32, limit: u64) -> Result<()> {
-        let (n, bits, block) = (tensor.len, tensor.format.bits(), self.config.block.get() as usize);
-        for i in 0..levels.len() * 32 / bits as usize {
-            let got = i64::from(level(levels, bits, i));
-            let zero = i >= n || scales.get(i / block).is_none_or(|s| *s == 0);
-            let limit = if zero { 0 } else { limit };
-            if got.unsigned_abs() > limit {
-                return Err(Error::ImpossibleLevel { element: i as u64, got, limit, held });
-            }
-        }
-        Ok(())
     }
 
     fn upload_tensor(&self, tensor: &Tensor<B>, from: &TensorState) -> Result<Tensor<B>> {
@@ -222,7 +208,7 @@ fn valid_floats(n: usize, sum: &[f32]) -> Result<()> {
 }
 
 /// Checks that a bf16 can be the scale of a block of adaptive levels: what some sum within the range comes to.
-fn level_scale_in_range(scale: u16, bits: u32) -> Result<()> {
+pub(super) fn level_scale_in_range(scale: u16, bits: u32) -> Result<()> {
     let (s, most) = (u32::from(scale) << 16, level_max(bits));
     if s == 0 || (level_scale(ZERO_LIMIT, most)..=level_scale(RANGE_LIMIT - 1, most)).contains(&s) {
         return Ok(());
@@ -241,8 +227,29 @@ fn seen_in_range(seen: u16) -> Result<()> {
     Err(Error::Parameter { name: "largest magnitude seen", got: f64::from(f32::from_bits(s)), requirement })
 }
 
+/// Checks that levels are within their limit; of 0 under a scale of 0, and past the end of the tensor.
+pub(super) fn valid_levels(
+    n: usize,
+    bits: u32,
+    block: BlockSize,
+    levels: &[u32],
+    scales: &[u16],
+    held: u32,
+    limit: u64,
+) -> Result<()> {
+    for i in 0..levels.len() * 32 / bits as usize {
+        let got = i64::from(level(levels, bits, i));
+        let zero = i >= n || scales.get(i / block.get() as usize).is_none_or(|s| *s == 0);
+        let limit = if zero { 0 } else { limit };
+        if got.unsigned_abs() > limit {
+            return Err(Error::ImpossibleLevel { element: i as u64, got, limit, held });
+        }
+    }
+    Ok(())
+}
+
 /// Checks that no pair of planes has both bits of a level set: it would be read as 0, and be no code for it.
-fn valid_planes(planes: &[u32]) -> Result<()> {
+pub(super) fn valid_planes(planes: &[u32]) -> Result<()> {
     let both = || planes.as_chunks::<2>().0.iter().map(|[plus, minus]| plus & minus);
     match both().position(|b| b != 0).zip(both().find(|b| *b != 0)) {
         Some((pair, b)) => Err(Error::InvalidTrits {

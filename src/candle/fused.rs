@@ -3,7 +3,7 @@
 use super::ModelGradients;
 use super::in_place::{AT_ONCE, contiguous, no_weights, with_weights};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::training::{AdamW, Begun, Optimizer, Outcome, Rule, Sgd};
 use candle_core::{DType, Tensor};
 use candle_nn::ParamsAdamW;

@@ -6,10 +6,13 @@ use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::numerics::pack::words;
+use crate::numerics::reduce::{ExactSum, SUM_WORDS};
 use crate::op::Backend;
 use crate::op::dequantize::{self, Dequantize};
 use crate::op::quantize::{Item, Quantize};
-use crate::op::reduce::{Dot, SquaredNorm};
+use crate::op::reduce::{
+    CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormItem, read_sums,
+};
 use crate::op::{Element, Grouping, Report, length};
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
@@ -189,7 +192,10 @@ impl TernaryTensor {
     ///
     /// What the device reports.
     pub fn count_nonzero(&self) -> Result<u64> {
-        self.device.count_nonzero(self.words())
+        let mut sums = self.device.zeros(SUM_WORDS)?;
+        let item = CountNonzeroItem { words: self.words(), sum: 0 };
+        self.device.count_nonzero(&CountNonzero, &mut [item], Device::view_mut(&mut sums))?;
+        Ok(self.sum(&sums)?.to_count())
     }
 
     /// The dot product with a tensor of the same shape and grouping, without unpacking: the exact sum, rounded once.
@@ -202,8 +208,12 @@ impl TernaryTensor {
             return Err(Error::Shape { expected: self.shape.clone(), got: other.shape.clone() });
         }
         length("elements under one scale", self.grouping.size(self.n), other.grouping.size(other.n))?;
-        let op = Dot { grouping: self.grouping, n: self.n };
-        self.device.dot(&op, self.words(), self.scales(), other.words(), other.scales())
+        let (words_b, scales_b) = (other.words(), other.scales());
+        let (words_a, scales_a) = (self.words(), self.scales());
+        let item = DotItem { n: self.n, words_a, scales_a, words_b, scales_b, sum: 0 };
+        let mut sums = self.device.zeros(SUM_WORDS)?;
+        self.device.dot(&Dot { grouping: self.grouping }, &mut [item], Device::view_mut(&mut sums))?;
+        Ok(self.sum(&sums)?.to_f64())
     }
 
     /// The sum of squares, without unpacking: the exact sum, rounded once.
@@ -212,8 +222,15 @@ impl TernaryTensor {
     ///
     /// What the device reports.
     pub fn squared_norm(&self) -> Result<f64> {
-        let op = SquaredNorm { bits: 2, grouping: self.grouping, n: self.n };
-        self.device.squared_norm(&op, self.words(), self.scales())
+        let item = SquaredNormItem { n: self.n, levels: self.words(), scales: self.scales(), sum: 0 };
+        let op = SquaredNorm { bits: 2, grouping: self.grouping };
+        let mut sums = self.device.zeros(SUM_WORDS)?;
+        self.device.squared_norm(&op, &mut [item], Device::view_mut(&mut sums))?;
+        Ok(self.sum(&sums)?.to_f64())
+    }
+
+    fn sum(&self, sums: &Buffer<u32>) -> Result<ExactSum> {
+        Ok(read_sums(&self.device, Device::view(sums))?.into_iter().next().unwrap_or_default())
     }
 
     fn dequantize_with(&self, scales: View<'_, u16>, dtype: DType) -> Result<Tensor> {

@@ -12,6 +12,7 @@ pub(crate) enum Array {
     U32(Vec<u32>),
     U64(Vec<u64>),
     Bf16(Vec<u16>),
+    F16(Vec<u16>),
     F32(Vec<f32>),
 }
 
@@ -20,7 +21,7 @@ impl Array {
         match self {
             Array::U32(x) => x.len(),
             Array::U64(x) => x.len(),
-            Array::Bf16(x) => x.len(),
+            Array::Bf16(x) | Array::F16(x) => x.len(),
             Array::F32(x) => x.len(),
         }
     }
@@ -30,7 +31,7 @@ impl Array {
         match self {
             Array::U32(_) | Array::F32(_) => 4,
             Array::U64(_) => 8,
-            Array::Bf16(_) => 2,
+            Array::Bf16(_) | Array::F16(_) => 2,
         }
     }
 
@@ -40,6 +41,7 @@ impl Array {
             Array::U32(_) => "U32",
             Array::U64(_) => "U64",
             Array::Bf16(_) => "BF16",
+            Array::F16(_) => "F16",
             Array::F32(_) => "F32",
         }
     }
@@ -117,6 +119,12 @@ impl Contents {
             Array::F32(x) => Ok(x),
             other => Err(self.kind(name, "F32", &other)),
         }
+    }
+
+    /// An array of a type, as safetensors names it.
+    pub(crate) fn array(&mut self, name: &str, dtype: &'static str) -> Result<Array> {
+        let array = self.take(name)?;
+        if array.dtype() == dtype { Ok(array) } else { Err(kind(name, dtype, &array)) }
     }
 
     fn take(&mut self, name: &str) -> Result<Array> {

@@ -33,11 +33,7 @@ mod file;
 mod header;
 mod replace;
 
-#[cfg(feature = "candle")]
-pub(crate) use accumulator::{
-    get_micro_batch, get_reports, get_state, put_config, put_reports, put_specs, put_state, same_config, same_specs,
-};
-#[cfg(feature = "candle")]
+pub(crate) use accumulator::{get_reports, get_state, put_reports, put_specs, put_state, same_specs};
 pub(crate) use contents::{Array, Contents};
 pub(crate) use file::{read, write};
 

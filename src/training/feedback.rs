@@ -208,9 +208,10 @@ fn sum<B: Backend, T: Element>(
     backend: &B,
     op: &F32,
     x: <B as Memory>::View<'_, T>,
-    sum: B::ViewMut<'_, f32>,
+    mut sum: B::ViewMut<'_, f32>,
     report: usize,
     reports: &mut B::Reports,
 ) -> Result<()> {
-    backend.accumulate_f32::<T>(op, &mut [F32Item { first: 0, x: B::shorten(x), sum, report }], reports)
+    let item = F32Item { first: 0, x: B::shorten(x), sum: B::reborrow(&mut sum), report };
+    backend.accumulate_f32::<T>(op, &mut [item], reports)
 }

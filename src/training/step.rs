@@ -5,7 +5,7 @@ use super::weights::{Weight, one_each};
 use super::{Missing, Outcome, Ready, Training, WeightsMut};
 use crate::accumulator::Held;
 use crate::error::{Error, Result};
-use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
+use crate::op::update::{AdamW, AdamWItem, Sgd, SgdItem, Source};
 use crate::op::{Backend, Draw};
 use half::bf16;
 
@@ -126,35 +126,33 @@ impl<B: Backend> Training<B> {
                 work.push(Work { tensor: i, held: self.sums.held(i)?, weights, moments });
             }
         }
-        let mut widths: Vec<u32> = work.iter().filter_map(|w| w.bits()).collect();
+        let mut widths: Vec<u32> = work.iter().filter_map(Work::bits).collect();
         widths.sort_unstable();
         widths.dedup();
-        if widths.is_empty() {
-            widths.push(self.options.config.bits());
-        }
-        for (first, bits) in widths.into_iter().enumerate() {
+        for bits in widths {
             let source = self.source(bits, plan.factor);
-            // Floats have no width: they go with the first.
-            let of = |w: &Work<'_, '_, B>| w.bits().map_or(first == 0, |b| b == bits);
-            self.launch::<f32>(&mut optimizer.found, plan, source, &mut work, &of)?;
-            self.launch::<bf16>(&mut optimizer.found, plan, source, &mut work, &of)?;
+            self.launch::<f32>(&mut optimizer.found, plan, source, Some(bits), &mut work)?;
+            self.launch::<bf16>(&mut optimizer.found, plan, source, Some(bits), &mut work)?;
         }
-        Ok(())
+        let source = self.source(self.options.config.bits(), plan.factor);
+        self.launch::<f32>(&mut optimizer.found, plan, source, None, &mut work)?;
+        self.launch::<bf16>(&mut optimizer.found, plan, source, None, &mut work)
     }
 
+    /// Updates the tensors of a width; without one, those held in f32.
     fn launch<T: Weight>(
         &self,
         found: &mut B::Reports,
         plan: &Plan,
         source: Source,
-        work: &mut [Work<'_, '_, B>],
-        of: &dyn Fn(&Work<'_, '_, B>) -> bool,
+        bits: Option<u32>,
+        work: &mut [Work<'_, '_, '_, B>],
     ) -> Result<()> {
         match plan.terms {
             Terms::Sgd(terms, nesterov) => {
                 let mut items = Vec::with_capacity(work.len());
-                for w in work.iter_mut().filter(|w| of(w)) {
-                    let (tensor, report, gradient) = (w.tensor as u32, w.tensor, w.gradient());
+                for w in work.iter_mut().filter(|w| w.bits() == bits) {
+                    let (tensor, report, gradient) = (w.tensor as u32, w.tensor, w.held.gradient().shorten());
                     let momentum = w.moments.first_mut().map(B::view_mut);
                     if let Some(weights) = T::of::<B>(&mut w.weights) {
                         items.push(SgdItem { tensor, first: 0, gradient, weights, momentum, report });
@@ -167,8 +165,8 @@ impl<B: Backend> Training<B> {
             }
             Terms::AdamW(terms) => {
                 let mut items = Vec::with_capacity(work.len());
-                for w in work.iter_mut().filter(|w| of(w)) {
-                    let (tensor, report, gradient) = (w.tensor as u32, w.tensor, w.gradient());
+                for w in work.iter_mut().filter(|w| w.bits() == bits) {
+                    let (tensor, report, gradient) = (w.tensor as u32, w.tensor, w.held.gradient().shorten());
                     if let (Some(weights), [one, two]) = (T::of::<B>(&mut w.weights), &mut w.moments[..]) {
                         let (first_moment, second_moment) = (B::view_mut(one), B::view_mut(two));
                         items.push(AdamWItem {
@@ -208,23 +206,19 @@ impl<B: Backend> Training<B> {
 }
 
 /// One tensor of an update.
-struct Work<'w, 'm, B: Backend> {
+struct Work<'h, 'w, 'm, B: Backend> {
     tensor: usize,
-    held: Held<'w, B>,
+    held: Held<'h, B>,
     weights: WeightsMut<'w, B>,
     moments: &'m mut Vec<B::Buffer<f32>>,
 }
 
-impl<'w, B: Backend> Work<'w, '_, B> {
+impl<B: Backend> Work<'_, '_, '_, B> {
     /// The width of levels and counts.
     fn bits(&self) -> Option<u32> {
         match self.held {
             Held::Levels { bits, .. } => Some(bits),
             Held::F32(_) => None,
         }
-    }
-
-    fn gradient(&self) -> Gradient<'w, B> {
-        self.held.gradient()
     }
 }
