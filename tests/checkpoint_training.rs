@@ -7,7 +7,8 @@ use candle_nn::ParamsAdamW;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use trigrad::accumulator::{Config, Format, Scales};
-use trigrad::optimizer::{FusedOptimizer, LossScale, ModelGradients, Options};
+use trigrad::candle::{FusedOptimizer, ModelGradients};
+use trigrad::training::{LossScale, Options};
 use trigrad::{Error, Result};
 
 const CPU: Device = Device::Cpu;
@@ -57,7 +58,7 @@ impl Run {
             };
             self.sum.accumulate(&self.vars.iter().enumerate().map(make).collect::<HashMap<_, _>>(), 1.0)?;
             if self.sum.count() == 3 {
-                self.optimizer.step(&mut self.sum)?;
+                assert!(self.optimizer.step(&mut self.sum)?.updated());
             }
         }
         Ok(())
@@ -108,7 +109,7 @@ fn a_hundred_steps_are_fifty_a_file_and_fifty_more() -> Result<()> {
             let (mut x, mut y) = (start(options, adam)?, start(options, adam)?);
             x.sum.load(&a, Some(&mut x.optimizer))?;
             y.sum.load(&b, Some(&mut y.optimizer))?;
-            assert_eq!(x.sum.packed().map(|p| p.state()).transpose()?, y.sum.packed().map(|p| p.state()).transpose()?);
+            assert_eq!(x.sum.sums().state()?, y.sum.sums().state()?);
             assert_eq!(std::fs::metadata(&a).unwrap().len(), std::fs::metadata(&b).unwrap().len());
         }
     }
@@ -121,7 +122,7 @@ fn another_model_or_optimizer_is_refused_and_nothing_changes() -> Result<()> {
     let mut run = start(options, true)?;
     run.go(0, 4)?;
     let file = run.file("model.safetensors")?;
-    let before = |r: &Run| r.sum.packed().map(|p| p.state()).transpose();
+    let before = |r: &Run| r.sum.sums().state();
     let mut other = start(options, false)?;
     other.go(0, 5)?;
     let was = before(&other)?;

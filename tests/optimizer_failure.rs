@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use trigrad::accumulator::{Config, Format, NonFinite, Scales};
-use trigrad::optimizer::{FusedOptimizer, ModelGradients, Options};
+use trigrad::candle::{FusedOptimizer, ModelGradients};
+use trigrad::training::Options;
 use trigrad::{Error, Result};
 
 const CPU: Device = Device::Cpu;
@@ -139,7 +140,7 @@ fn an_error_of_the_checks_leaves_the_window() -> Result<()> {
                 let e = sum.accumulate(&bad, 1.0);
                 check(e, &mut sum, name);
             }
-            let index = sum.packed().unwrap().micro_batch();
+            let index = sum.sums().micro_batch();
             sum.set_micro_batch(1 << 24);
             let e = sum.accumulate(&gradients(1), 1.0);
             sum.set_micro_batch(index);

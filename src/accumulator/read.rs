@@ -45,7 +45,6 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// The same, whatever the window found.
-    #[cfg_attr(not(feature = "candle"), allow(dead_code, reason = "for the training objects"))]
     pub(crate) fn read_out_marked<'i, I: Into<Id<'i>> + Copy, T: Element>(
         &self,
         reduce: Reduce,
