@@ -1,7 +1,7 @@
 //! The ways to hold the sum of a step's gradients that are compared.
 
 use crate::train::Plan;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap};

@@ -19,7 +19,8 @@ impl<B: Backend> Accumulator<B> {
         let placed = self.placed(gradients)?;
         self.validate(weight)?;
         if self.config.non_finite == NonFinite::Reject {
-            let given: Vec<(usize, Floats<'g, B>)> = placed.iter().enumerate().filter_map(|(i, g)| Some((i, (*g)?))).collect();
+            let given: Vec<(usize, Floats<'g, B>)> =
+                placed.iter().enumerate().filter_map(|(i, g)| Some((i, (*g)?))).collect();
             self.reject(&given, weight)?;
         }
         Ok(placed)

@@ -242,7 +242,9 @@ impl<O: Optimizer> Optimizer for Accumulated<O> {
 fn age(id: TensorId) -> Result<u64> {
     let mut number = Number(None);
     id.hash(&mut number);
-    number.0.ok_or(Error::Unsupported { operation: "variables without names", device: "this version of candle".to_owned() })
+    number
+        .0
+        .ok_or(Error::Unsupported { operation: "variables without names", device: "this version of candle".to_owned() })
 }
 
 /// Takes the one number that is hashed; nothing if there is another.

@@ -10,9 +10,7 @@ use crate::numerics::reduce::{ExactSum, SUM_WORDS};
 use crate::op::Backend;
 use crate::op::dequantize::{self, Dequantize};
 use crate::op::quantize::{Item, Quantize};
-use crate::op::reduce::{
-    CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormItem, read_sums,
-};
+use crate::op::reduce::{CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormItem, read_sums};
 use crate::op::{Element, Grouping, Report, length};
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};

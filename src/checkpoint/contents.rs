@@ -86,11 +86,12 @@ impl Contents {
     /// Checks that a field has this value.
     pub(crate) fn same(&mut self, name: &str, expected: impl Display) -> Result<()> {
         let (got, expected) = (self.text(name)?, expected.to_string());
-        if got == expected {
-            Ok(())
-        } else {
-            Err(Error::CheckpointMismatch { path: self.path.clone(), field: name.to_owned(), expected, got })
-        }
+        if got == expected { Ok(()) } else { Err(self.mismatch(name, expected, got)) }
+    }
+
+    /// The error for a choice that is another here.
+    pub(crate) fn mismatch(&self, field: &str, expected: String, got: String) -> Error {
+        Error::CheckpointMismatch { path: self.path.clone(), field: field.to_owned(), expected, got }
     }
 
     pub(crate) fn u32s(&mut self, name: &str) -> Result<Vec<u32>> {
@@ -124,7 +125,7 @@ impl Contents {
     /// An array of a type, as safetensors names it.
     pub(crate) fn array(&mut self, name: &str, dtype: &'static str) -> Result<Array> {
         let array = self.take(name)?;
-        if array.dtype() == dtype { Ok(array) } else { Err(kind(name, dtype, &array)) }
+        if array.dtype() == dtype { Ok(array) } else { Err(self.kind(name, dtype, &array)) }
     }
 
     fn take(&mut self, name: &str) -> Result<Array> {

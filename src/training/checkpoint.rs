@@ -183,7 +183,7 @@ impl<B: Backend> Training<B> {
             scale.validate()?;
         } else if value != scale.scale && (held > 0 || self.feedback.is_some()) {
             let (expected, got) = (scale.scale.to_string(), value.to_string());
-            return Err(Error::CheckpointMismatch { field: "loss_scale".to_owned(), expected, got });
+            return Err(c.mismatch("loss_scale", expected, got));
         }
         Ok(scale)
     }
@@ -193,7 +193,8 @@ impl<B: Backend> Training<B> {
         length("residual reports", self.specs().len(), reports.len())?;
         let block = self.options.config.block;
         let mut tensors = Vec::with_capacity(self.specs().len());
-        for ((i, held), (spec, report)) in feedback.tensors().iter().enumerate().zip(self.specs().iter().zip(&reports)) {
+        for ((i, held), (spec, report)) in feedback.tensors().iter().enumerate().zip(self.specs().iter().zip(&reports))
+        {
             let n = spec.elements()?;
             report.validate(n).map_err(|e| e.in_tensor(&*spec.name))?;
             tensors.push(match held {
@@ -219,7 +220,7 @@ impl<B: Backend> Training<B> {
         if buffers != optimizer.rule().buffers() {
             let momentum = |buffers| if buffers == 0 { "none" } else { "a number above 0" }.to_owned();
             let (expected, got) = (momentum(optimizer.rule().buffers()), momentum(buffers));
-            return Err(Error::CheckpointMismatch { field: "optimizer.momentum".to_owned(), expected, got });
+            return Err(c.mismatch("optimizer.momentum", expected, got));
         }
         let updates = c.get("optimizer.updates")?;
         let mut moments = Vec::with_capacity(self.specs().len());
@@ -231,7 +232,7 @@ impl<B: Backend> Training<B> {
                 length("moments", spec.elements()?, x.len()).map_err(|e| e.in_tensor(&*spec.name))?;
                 if let Some(at) = x.iter().position(|x| !x.is_finite()) {
                     let reason = format!("element {at} is {}, which no update writes", x[at]);
-                    return Err(Error::CheckpointField { field, reason }.in_tensor(&*spec.name));
+                    return Err(c.at_fault(&field, reason).in_tensor(&*spec.name));
                 }
                 new.push(self.backend().upload(&x)?);
             }

@@ -219,11 +219,7 @@ impl<B: Backend> Training<B> {
     /// # Errors
     ///
     /// As for [`Accumulator::set_scales`].
-    pub fn set_scales<'i>(
-        &mut self,
-        id: impl Into<crate::accumulator::Id<'i>>,
-        scales: &[half::bf16],
-    ) -> Result<()> {
+    pub fn set_scales<'i>(&mut self, id: impl Into<crate::accumulator::Id<'i>>, scales: &[half::bf16]) -> Result<()> {
         self.usable()?;
         self.sums.set_scales(id, scales)
     }

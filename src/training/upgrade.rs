@@ -3,7 +3,7 @@
 
 use crate::accumulator::Spec;
 use crate::checkpoint::{Array, Contents, get_reports, put_reports};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::op::Report;
 
 /// The fields and arrays of version 1 under the names of version 2, for a training of these tensors.
@@ -12,11 +12,13 @@ pub(super) fn upgrade(c: &mut Contents, specs: &[Spec]) -> Result<()> {
     let (scales, headroom) = (c.text("config.scales")?, c.text("config.headroom")?);
     c.text("config.non_finite")?; // the caller's choice, since version 2
     let tensors: usize = c.fields.keys().filter(|k| k.starts_with("tensor.") && k.ends_with(".held")).count();
-    let held = (0..tensors).map(|i| Ok(c.text(&format!("tensor.{i}.held"))? == "packed")).collect::<Result<Vec<bool>>>()?;
+    let held =
+        (0..tensors).map(|i| Ok(c.text(&format!("tensor.{i}.held"))? == "packed")).collect::<Result<Vec<bool>>>()?;
     if kind != "adaptive" {
-        let reason = format!("{kind} counts of version 1 (scales {scales}, headroom {headroom}) are held otherwise now");
+        let reason =
+            format!("{kind} counts of version 1 (scales {scales}, headroom {headroom}) are held otherwise now");
         let advice = "finish the run with trigrad 0.1, or start a new one from its weights";
-        return Err(Error::CheckpointField { field: "config.format".to_owned(), reason: format!("{reason}: {advice}") });
+        return Err(c.at_fault("config.format", format!("{reason}: {advice}")));
     }
     for name in ["step", "micro_batch", "held"] {
         let value = c.text(name)?;
@@ -55,7 +57,8 @@ pub(super) fn upgrade(c: &mut Contents, specs: &[Spec]) -> Result<()> {
         } else {
             rename(format!("f32.{d}"), format!("sum.{i}.sum"));
             if !c.get::<bool>(&format!("f32.{d}.there"))? {
-                c.arrays.insert(format!("sum.{i}.sum"), Array::F32(vec![0.0; specs.get(i).map_or(Ok(0), Spec::elements)?]));
+                c.arrays
+                    .insert(format!("sum.{i}.sum"), Array::F32(vec![0.0; specs.get(i).map_or(Ok(0), Spec::elements)?]));
             }
             reports.push(wide.get(d).copied().unwrap_or_default());
             residuals.push(Report::default());

@@ -17,10 +17,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use trigrad::accumulator::{Config, Format, NonFinite, Reduce, Scales, State};
+use trigrad::candle::{Accumulated, AccumulatedConfig, FusedOptimizer, ModelGradients};
 use trigrad::candle::{GradientAccumulator, quantize};
 use trigrad::op::quantize::{Quantize, Threshold};
 use trigrad::op::{Draw, Grouping};
-use trigrad::candle::{Accumulated, AccumulatedConfig, FusedOptimizer, ModelGradients};
 use trigrad::training::{LossScale, Options, Outcome};
 use trigrad::{Error, Result};
 
@@ -98,7 +98,7 @@ fn four() -> Options {
 }
 
 fn state(sum: &ModelGradients) -> State {
-    sum.packed().unwrap().state().unwrap()
+    sum.sums().state().unwrap()
 }
 
 #[test]
@@ -359,6 +359,7 @@ fn a_window_with_inf_is_skipped_on_the_card() -> Result<()> {
     for place in [0, 1] {
         let options = Options { loss_scale: LossScale::dynamic(1024.0), clip_norm: Some(1.0), ..four() };
         let mut run = Run::new(&device, &options, true)?;
+        run.sum.assume_scaled();
         let before = values(&run.vars);
         let mut store = gradients(&run.vars, 0);
         let (name, var) = run.vars[place].clone();
