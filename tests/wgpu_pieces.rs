@@ -12,18 +12,23 @@ use adapter::device;
 use bytemuck::Pod;
 use given::{adaptive, gradient, rules};
 use half::f16;
-use trigrad::Result;
-use trigrad::backend::Backend;
+use trigrad::{Backend, Result};
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
 use trigrad::numerics::update::{AdamWTerms, SgdTerms};
-use trigrad::op::accumulate::{AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
+use trigrad::numerics::reduce::SUM_WORDS;
+use trigrad::op::accumulate::{AdaptiveItem, Exact, ExactItem, F32, F32Item};
 use trigrad::op::check::{self, Check};
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::quantize::Item;
 use trigrad::op::read_out::{self, ReadOut};
-use trigrad::op::reduce::SquaredNorm;
+use trigrad::op::reduce::{
+    CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem,
+};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
+use trigrad::op::window::{
+    CompareScales, CompareScalesItem, Look, LookItem, Merge, MergeItem, WindowScales, WindowScalesItem,
+};
 use trigrad::op::{BlockSize, Draw, Grouping, Report};
 use trigrad::webgpu::Options;
 
@@ -64,9 +69,10 @@ fn work<B: Backend>(b: &B, x: &[f32]) -> Result<Outcome> {
     let (n, block) = (x.len(), BlockSize::default());
     let mut out = Outcome::default();
     let given = b.upload(x)?;
+    let mut reports = b.reports(8)?;
+    let mut sums = b.zeros::<u32>(4 * SUM_WORDS)?;
     let mut levels = b.zeros::<u32>(words(n, 4))?;
     let mut scales = b.zeros::<u16>(block.blocks(n))?;
-    let mut reports = b.reports(5)?;
     for micro_batch in 0..2 {
         let mut op = adaptive();
         op.draw = op.draw.micro_batch(micro_batch);
@@ -86,59 +92,96 @@ fn work<B: Backend>(b: &B, x: &[f32]) -> Result<Outcome> {
         let mut packed = b.zeros::<u32>(words(n, 2))?;
         let mut plane_scales = b.zeros::<u16>(op.grouping.groups(n))?;
         let (tensor, first) = (1, 0);
-        let (words, scales) = (B::view_mut(&mut packed), B::view_mut(&mut plane_scales));
-        let item = Item { tensor, first, x: B::view(&given), words, scales, report: 0 };
+        let (planes, scales) = (B::view_mut(&mut packed), B::view_mut(&mut plane_scales));
+        let item = Item { tensor, first, x: B::view(&given), words: planes, scales, report: 0 };
         b.quantize(&op, &mut [item], &mut reports)?;
         out.keep(b, "planes", B::view(&packed))?;
         out.keep(b, "scales of planes", B::view(&plane_scales))?;
+        let (planes, scales) = (B::view(&packed), B::view(&plane_scales));
+        let dot = DotItem { n, words_a: planes, scales_a: scales, words_b: planes, scales_b: scales, sum: 0 };
+        b.dot(&Dot { grouping: op.grouping }, &mut [dot], B::view_mut(&mut sums))?;
+        let count = CountNonzeroItem { words: planes, sum: 1 };
+        b.count_nonzero(&CountNonzero, &mut [count], B::view_mut(&mut sums))?;
         let mut floats = b.zeros::<f16>(n)?;
         let op = Dequantize { grouping: op.grouping };
-        let (words, scales) = (B::view(&packed), B::view(&plane_scales));
-        b.dequantize(&op, &mut [dequantize::Item { words, scales, out: B::view_mut(&mut floats) }])?;
+        b.dequantize(&op, &mut [dequantize::Item { words: planes, scales, out: B::view_mut(&mut floats) }])?;
         out.keep(b, "dequantized", B::view(&floats))?;
     }
 
-    // A window of exact counts: scales from a look, two micro-batches, merged with themselves.
-    let mut seen = b.zeros::<u16>(block.blocks(n))?;
-    let item = LookItem { x: B::view(&given), seen: B::view_mut(&mut seen), report: 2 };
-    b.look(&Look { block, weight: 0.75 }, &mut [item], &mut reports)?;
+    // Windows of exact counts: scales from a look or a first micro-batch, two micro-batches, merged with themselves.
     let mut window = b.zeros::<u16>(block.blocks(n))?;
-    b.window_scales(&WindowScales { headroom: 0.5 }, B::view(&seen), B::view_mut(&mut window))?;
-    out.keep(b, "seen", B::view(&seen))?;
-    let mut counts = b.zeros::<u32>(words(n, 8))?;
-    b.clear(B::view_mut(&mut seen))?;
-    for held in 0..2 {
-        let item = ExactItem {
-            tensor: 4,
-            first: 64,
-            x: B::view(&given),
-            counts: B::view_mut(&mut counts),
-            scales: B::view(&window),
-            seen: B::view_mut(&mut seen),
-            report: 3,
-        };
-        let op = Exact { bits: 8, block, draw: Draw::new(3, 5).micro_batch(held), weight: 0.75, held };
-        b.accumulate_exact(&op, &mut [item], &mut reports)?;
-    }
     let mut merged = b.zeros::<u32>(words(n, 8))?;
-    b.merge(&Merge { bits: 8, held: 0, added: 2 }, B::view(&counts), B::view_mut(&mut merged))?;
-    b.merge(&Merge { bits: 8, held: 2, added: 2 }, B::view(&counts), B::view_mut(&mut merged))?;
-    out.keep(b, "counts", B::view(&counts))?;
-    out.keep(b, "seen by counts", B::view(&seen))?;
-    out.keep(b, "merged", B::view(&merged))?;
+    for (bits, headroom) in [(32, None), (32, Some(1.5)), (8, Some(0.25)), (8, None)] {
+        let mut seen = b.zeros::<u16>(block.blocks(n))?;
+        window = b.zeros::<u16>(block.blocks(n))?;
+        if headroom.is_none() {
+            let item = LookItem { x: B::view(&given), seen: B::view_mut(&mut seen), report: 2 };
+            b.look(&Look { block, weight: 0.75 }, &mut [item], &mut reports)?;
+            out.keep(b, "seen", B::view(&seen))?;
+            let item = WindowScalesItem { seen: B::view(&seen), scales: B::view_mut(&mut window) };
+            b.window_scales(&WindowScales { headroom: 0.5, bits }, &mut [item])?;
+            b.clear(B::view_mut(&mut seen))?;
+        }
+        let mut counts = b.zeros::<u32>(words(n, bits))?;
+        for held in 0..2 {
+            let item = ExactItem {
+                tensor: 4,
+                first: 64,
+                x: B::view(&given),
+                counts: B::view_mut(&mut counts),
+                scales: B::view_mut(&mut window),
+                seen: B::view_mut(&mut seen),
+                report: 3,
+            };
+            let draw = Draw::new(3, 5).micro_batch(held);
+            let op = Exact { bits, block, draw, weight: 0.75, held, headroom };
+            b.accumulate_exact(&op, &mut [item], &mut reports)?;
+        }
+        merged = b.zeros::<u32>(words(n, bits))?;
+        let mut more = b.zeros::<u16>(block.blocks(n))?;
+        for held in [0, 2] {
+            let (from, into) = (B::view(&counts), B::view_mut(&mut merged));
+            let item = MergeItem { from, into, seen_from: B::view(&seen), seen: B::view_mut(&mut more) };
+            b.merge(&Merge { bits, held, added: 2 }, &mut [item])?;
+        }
+        let item = CompareScalesItem { a: B::view(&scales), b: B::view(&window), report: 5 };
+        b.compare_scales(&CompareScales, &mut [item], &mut reports)?;
+        out.keep(b, "window", B::view(&window))?;
+        out.keep(b, "counts", B::view(&counts))?;
+        out.keep(b, "seen by counts", B::view(&more))?;
+        out.keep(b, "merged", B::view(&merged))?;
+        let mut read = b.zeros::<f16>(n)?;
+        let (levels, scales) = (B::view(&merged), B::view(&window));
+        let item = read_out::Item { levels, scales, out: B::view_mut(&mut read), guard: None };
+        b.read_out(&ReadOut { bits, block, factor: 0.25 }, &mut [item], None)?;
+        out.keep(b, "counts read out", B::view(&read))?;
+        let norm = SquaredNorm { bits, grouping: Grouping::Block(block) };
+        let item = SquaredNormItem { n, levels: B::view(&merged), scales: B::view(&window), sum: 2 };
+        b.squared_norm(&norm, &mut [item], B::view_mut(&mut sums))?;
+    }
 
-    let mut sums = b.zeros::<f32>(n)?;
+    let mut read = b.zeros::<f32>(n)?;
     for (bits, levels, scales) in [(4, &levels, &scales), (8, &merged, &window)] {
-        let (into, levels_view) = (B::view_mut(&mut sums), B::view(levels));
-        let item = read_out::Item { levels: levels_view, scales: B::view(scales), out: into, guard: None };
+        let into = B::view_mut(&mut read);
+        let item = read_out::Item { levels: B::view(levels), scales: B::view(scales), out: into, guard: None };
         b.read_out(&ReadOut { bits, block, factor: 0.5 }, &mut [item], None)?;
-        out.keep(b, "read out", B::view(&sums))?;
-        let norm = SquaredNorm { bits, grouping: Grouping::Block(block), n };
-        let norm = b.squared_norm(&norm, B::view(levels), B::view(scales))?.to_bits();
-        out.outputs.push(("squared norm", vec![norm as u32, (norm >> 32) as u32]));
+        out.keep(b, "read out", B::view(&read))?;
+        let norm = SquaredNorm { bits, grouping: Grouping::Block(block) };
+        let item = SquaredNormItem { n, levels: B::view(levels), scales: B::view(scales), sum: 2 };
+        b.squared_norm(&norm, &mut [item], B::view_mut(&mut sums))?;
     }
     let item = check::Item { x: B::view(&given), first: 64, report: 4 };
-    b.check(&Check { weight: 1.0 }, &[item], &mut reports)?;
+    b.check(&Check { weight: 1.0 }, &mut [item], &mut reports)?;
+    let item = F32Item { first: 64, x: B::view(&given), sum: B::view_mut(&mut read), report: 6 };
+    b.accumulate_f32(&F32 { weight: 0.3 }, &mut [item], &mut reports)?;
+    out.keep(b, "sums", B::view(&read))?;
+    let item = SquaredNormF32Item { x: B::view(&read), sum: 3 };
+    b.squared_norm_f32(&SquaredNormF32, &mut [item], B::view_mut(&mut sums))?;
+    let mut halves = b.zeros::<half::bf16>(n)?;
+    let item = read_out::F32Item { sum: B::view(&read), out: B::view_mut(&mut halves), guard: None };
+    b.read_out_f32(&read_out::ReadOutF32 { factor: 3.0 }, &mut [item], None)?;
+    out.keep(b, "sums read out", B::view(&halves))?;
+    out.keep(b, "exact sums", B::view(&sums))?;
 
     let source = Source { bits: 4, block, factor: 0.5, draw: Draw::new(6, 7) };
     let mut weights = b.upload(&vec![half::bf16::from_f32(0.3); n])?;
@@ -151,9 +194,10 @@ fn work<B: Backend>(b: &B, x: &[f32]) -> Result<Outcome> {
             weights: B::view_mut(&mut weights),
             first_moment: B::view_mut(&mut one),
             second_moment: B::view_mut(&mut two),
+            report: 7,
         };
         let op = AdamW { source, terms: AdamWTerms::new(0.01, (0.9, 0.99), 1e-8, 0.1, step) };
-        b.update_adamw(&op, &mut [item], None)?;
+        b.update_adamw(&op, &mut [item], None, &mut reports)?;
     }
     let item = SgdItem {
         tensor: 3,
@@ -161,9 +205,10 @@ fn work<B: Backend>(b: &B, x: &[f32]) -> Result<Outcome> {
         gradient: Gradient::Dense(B::view(&two)),
         weights: B::view_mut(&mut weights),
         momentum: Some(B::view_mut(&mut one)),
+        report: 7,
     };
     let terms = SgdTerms { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
-    b.update_sgd(&Sgd { source, terms, nesterov: true }, &mut [item], None)?;
+    b.update_sgd(&Sgd { source, terms, nesterov: true }, &mut [item], None, &mut reports)?;
     out.keep(b, "weights", B::view(&weights))?;
     out.keep(b, "momentum", B::view(&one))?;
     out.keep(b, "second moment", B::view(&two))?;
@@ -171,7 +216,7 @@ fn work<B: Backend>(b: &B, x: &[f32]) -> Result<Outcome> {
     Ok(out)
 }
 
-/// Tensors split into windows, dispatches folded to two dimensions, and both, give the bits of one dispatch and of the
+/// Tensors split into pieces, dispatches folded to two dimensions, and both, give the bits of one dispatch and of the
 /// CPU, in every operation.
 #[test]
 fn splitting_and_folding_move_no_bit() {
@@ -185,11 +230,11 @@ fn splitting_and_folding_move_no_bit() {
     assert_eq!(whole.reports[4], Report { non_finite: 2, first: Some(70_064), clipped: 0 });
     assert!(whole.reports[3].clipped > 0);
     whole.equals(&work(&Cpu::new(), &x).unwrap(), "the CPU");
-    for (window, workgroups) in [(65_536, u32::MAX), (1 << 31, 67), (131_072, 47)] {
+    for (piece, workgroups) in [(65_536, u32::MAX), (1 << 31, 67), (131_072, 47)] {
         let mut options = Options::default();
-        (options.window, options.workgroups) = (window, workgroups);
+        (options.piece, options.workgroups) = (piece, workgroups);
         let parts = work(&device(&options).unwrap(), &x).unwrap();
-        parts.equals(&whole, &format!("windows of {window} elements, {workgroups} workgroups in a dimension"));
+        parts.equals(&whole, &format!("pieces of {piece} elements, {workgroups} workgroups in a dimension"));
     }
 }
 
