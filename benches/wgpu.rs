@@ -11,13 +11,13 @@ use clap::Parser;
 use comfy_table::Table;
 use half::bf16;
 use std::time::Instant;
-use trigrad::backend::{Backend, Memory};
 use trigrad::numerics::pack::words;
 use trigrad::op::accumulate::{Adaptive, AdaptiveItem};
 use trigrad::op::quantize::{Item, Quantize};
 use trigrad::op::read_out::{self, ReadOut};
 use trigrad::op::{BlockSize, Draw, Element, Grouping};
 use trigrad::webgpu::{Buffer, Options, Reports, Wgpu};
+use trigrad::{Backend, Memory};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -29,7 +29,7 @@ struct Args {
     /// Rounds.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// A part of the adapter's name.
+    /// A part of the adapter's name, or `#` and its place.
     #[arg(long)]
     adapter: Option<String>,
     /// Do without 64-bit integers in shaders.

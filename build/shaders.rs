@@ -191,6 +191,9 @@ fn rust(
     else {
         return "u32".to_owned();
     };
+    if *span > 256 {
+        fail(&format!("shaders/{shader}.wgsl: {name} takes {span} bytes; a dispatch has 256 for its parameters"));
+    }
     let (mut fields, mut at) = (String::new(), 0);
     let gap = |fields: &mut String, at: u32, to: u32| {
         for word in (at..to).step_by(4) {

@@ -183,6 +183,61 @@ fn imports_within_cpu_go_one_way() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The files of `webgpu`, each of which imports only those before it.
+const ORDER_IN_WEBGPU: &[&str] = &[
+    "error",
+    "expand",
+    "options",
+    "raw",
+    "shader",
+    "shaders",
+    "limits",
+    "adapter",
+    "link",
+    "pipeline",
+    "staging",
+    "device",
+    "view",
+    "launch",
+    "transfer",
+    "reports",
+    "memory",
+    "probe",
+    "open",
+    "layout",
+    "accumulate",
+    "check",
+    "dequantize",
+    "pack",
+    "quantize",
+    "read_out",
+    "reduce",
+    "update",
+    "window",
+];
+
+#[test]
+fn imports_within_webgpu_go_one_way() {
+    let place = |name: &str| ORDER_IN_WEBGPU.iter().position(|n| *n == name);
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for path in files("src/webgpu", "rs").iter().filter(|path| !path.ends_with("/mod.rs")) {
+        let name = Path::new(path).file_stem().unwrap().to_str().unwrap();
+        let Some(own) = place(name) else {
+            wrong.push(format!("{path} has no place in ORDER_IN_WEBGPU"));
+            continue;
+        };
+        for import in paths(path, "webgpu").iter().filter_map(|path| path.first()) {
+            seen += 1;
+            // A type of the room's root would hide the file that it comes from.
+            if place(import).is_none_or(|other| other >= own) {
+                wrong.push(format!("{path} imports `{import}`"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 50, "{seen} imports were found: does the search work?");
+}
+
 #[test]
 fn the_parser_sees_imports() {
     assert!(imports("src/backend.rs").contains("op"));

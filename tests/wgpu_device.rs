@@ -11,16 +11,15 @@ mod given;
 use adapter::device;
 use given::{adaptive, gradient, rules};
 use half::f16;
-use trigrad::backend::{Backend, Memory};
 use trigrad::numerics::pack::words;
 use trigrad::op::accumulate::AdaptiveItem;
 use trigrad::op::check::{self, Check};
 use trigrad::op::quantize::{Item, Quantize};
 use trigrad::op::{BlockSize, Element, Grouping, Report};
 use trigrad::webgpu::{Buffer, Options, View, ViewMut, Wgpu};
-use trigrad::{Error, Result};
+use trigrad::{Backend, Error, Memory, Result};
 
-/// A report's first index beyond 2^31, in a window of its own.
+/// A report's first index beyond 2^31, in a stretch of its own.
 #[test]
 fn reports_reach_beyond_two_to_the_31() {
     let Some(gpu) = device(&Options::default()) else { return };
@@ -28,7 +27,7 @@ fn reports_reach_beyond_two_to_the_31() {
     let mut reports = gpu.reports(3).unwrap();
     for first in [(1 << 36) + 5, (1u64 << 32) - 1, (1 << 37) - 2] {
         let item = check::Item { x: Wgpu::view(&x), first, report: 1 };
-        gpu.check(&Check { weight: 1.0 }, &[item], &mut reports).unwrap();
+        gpu.check(&Check { weight: 1.0 }, &mut [item], &mut reports).unwrap();
     }
     let found = gpu.read_reports(&reports).unwrap();
     assert_eq!(found[1], Report { non_finite: 3, first: Some(1 << 32), clipped: 0 });
@@ -177,7 +176,7 @@ fn a_wrong_call_spares_the_callers_encoder() {
     }
     assert!(recorder.clear(ViewMut::<u32>::new(&uncopied, 0, 16).unwrap()).is_err(), "made without COPY_DST");
     let far = check::Item { x: Wgpu::view(&given), first: 1 << 36, report: 0 };
-    let e = recorder.check(&Check { weight: 1.0 }, &[far], &mut reports).unwrap_err();
+    let e = recorder.check(&Check { weight: 1.0 }, &mut [far], &mut reports).unwrap_err();
     assert!(matches!(e, Error::Limit { limit: 0x8000_0000, .. }), "{e}");
     gpu.queue().submit([recorder.finish().unwrap().finish()]);
     assert_eq!(gpu.download(Wgpu::view(&planes)).unwrap(), expected.0);
@@ -213,9 +212,9 @@ fn reports_that_cannot_grow_stay_as_they_are() {
     let x = gpu.upload(&[f32::NAN, 1.0]).unwrap();
     let check = Check { weight: 1.0 };
     let item = |first| check::Item { x: Wgpu::view(&x), first, report: slots - 1 };
-    let e = gpu.check(&check, &[item(1 << 36)], &mut reports).unwrap_err();
+    let e = gpu.check(&check, &mut [item(1 << 36)], &mut reports).unwrap_err();
     assert!(matches!(e, Error::Limit { what: "report slots", got, .. } if got == slots as u64), "{e}");
-    gpu.check(&check, &[item(64)], &mut reports).unwrap();
+    gpu.check(&check, &mut [item(64)], &mut reports).unwrap();
     let found = gpu.read_reports(&reports).unwrap();
     assert_eq!(found[slots - 1], Report { non_finite: 1, first: Some(64), clipped: 0 });
 }
@@ -229,7 +228,7 @@ fn limits_and_ranges_are_refused_with_fields() {
         other => panic!("{other:?}"),
     }
     let mut options = Options::default();
-    options.window = 1000;
+    options.piece = 1000;
     assert!(matches!(Wgpu::with(&options), Err(Error::Alignment { got: 1000, multiple: 65_536, .. })));
     options = Options::default();
     options.adapter = Some("no adapter has this name".to_owned());
@@ -314,7 +313,6 @@ fn an_error_leaves_state_as_it_was() {
     let mut levels = gpu.zeros::<u32>(words(n, 4)).unwrap();
     let mut scales = gpu.zeros::<u16>(BlockSize::default().blocks(n)).unwrap();
     let mut reports = gpu.reports(1).unwrap();
-    // A buffer that wgpu itself refuses, once commands are recorded: it belongs to another device.
     let other = Wgpu::with(&Options::default()).unwrap();
     let foreign = other.upload(&gradient(n)).unwrap();
     for (wrong, shown) in [(0, "none"), (1, "bits"), (2, "length"), (3, "slot"), (4, "another device's buffer")] {
@@ -338,14 +336,157 @@ fn an_error_leaves_state_as_it_was() {
             (1, Err(Error::BitWidth { got: 5, .. }))
             | (2, Err(Error::InTensor { .. }))
             | (3, Err(Error::Length { expected: 2, got: 1, .. })) => assert_eq!(after, before, "{shown}"),
-            (4, Err(Error::Backend { backend: "wgpu", call, message })) => {
-                assert!(call == "accumulate_adaptive" && !message.is_empty());
-                assert_eq!(after, before, "{shown}");
-            }
+            (4, Err(Error::WrongDevice { .. })) => assert_eq!(after, before, "{shown}"),
             (_, other) => panic!("{shown}: {other:?}"),
         }
     }
     assert_eq!(gpu.read_reports(&reports).unwrap(), [Report::default()]);
+}
+
+/// A list is refused before any of it is written where one of its buffers is another device's, was destroyed or is mapped.
+#[test]
+fn buffers_that_cannot_be_used_are_refused_and_nothing_runs() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let other = Wgpu::with(&Options::default()).unwrap();
+    let n = 64;
+    let make = |gpu: &Wgpu, mapped_at_creation| {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: 256, usage, mapped_at_creation })
+    };
+    let (right, foreign) = (make(&gpu, false), make(&other, false));
+    let (mapped, viewed, destroyed) = (make(&gpu, true), make(&gpu, true), make(&gpu, false));
+    let held = viewed.get_mapped_range_mut(..).unwrap();
+    destroyed.destroy();
+    let own = gpu.upload(&gradient(n)).unwrap();
+    own.raw().destroy();
+    let theirs = other.upload(&gradient(n)).unwrap();
+    let view = |raw| View::<f32>::new(raw, 0, n).unwrap();
+    let mut levels = gpu.zeros::<u32>(words(2 * n, 4)).unwrap();
+    let mut scales = gpu.zeros::<u16>(2).unwrap();
+    let mut reports = gpu.reports(1).unwrap();
+    let mut run = |gradient: View<'_, f32>, reports: &mut <Wgpu as Memory>::Reports| {
+        let (one, two) = Wgpu::split_mut(Wgpu::view_mut(&mut levels), words(n, 4)).unwrap();
+        let (three, four) = Wgpu::split_mut(Wgpu::view_mut(&mut scales), 1).unwrap();
+        let good = gpu.upload(&[1.0f32; 64]).unwrap();
+        let item = |x, levels, scales| AdaptiveItem { tensor: 0, first: 0, x, levels, scales, report: 0 };
+        let mut items = [item(Wgpu::view(&good), one, three), item(gradient, two, four)];
+        let result = gpu.accumulate_adaptive(&adaptive(), &mut items, reports);
+        (result, gpu.download(Wgpu::view(&levels)).unwrap())
+    };
+    for (what, view, wrong_device) in [
+        ("another device's", view(&foreign), true),
+        ("another device's of trigrad", Wgpu::view(&theirs), true),
+        ("mapped", view(&mapped), false),
+        ("mapped and viewed", view(&viewed), false),
+        ("destroyed", view(&destroyed), false),
+        ("destroyed, of trigrad", Wgpu::view(&own), false),
+    ] {
+        let (result, levels) = run(view, &mut reports);
+        match result {
+            Err(Error::WrongDevice { expected, .. }) if wrong_device => assert_eq!(expected, gpu.name()),
+            Err(Error::Backend { backend: "wgpu", call: "accepts", message }) if !wrong_device => {
+                assert!(message.contains(what.split([' ', ',']).next().unwrap()), "{what}: {message}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+        assert!(levels.iter().all(|word| *word == 0), "{what}: the first of the list was written");
+    }
+    let (result, levels) = run(view(&right), &mut other.reports(1).unwrap());
+    assert!(matches!(result, Err(Error::WrongDevice { .. })), "reports of another device");
+    assert!(levels.iter().all(|word| *word == 0));
+    drop(held);
+    (mapped.unmap(), viewed.unmap());
+    for view in [view(&right), view(&mapped), view(&viewed)] {
+        run(view, &mut reports).0.unwrap();
+    }
+    assert_eq!(gpu.read_reports(&reports).unwrap(), [Report::default()]);
+}
+
+/// A device of this adapter with limits of the caller's choice.
+fn limited(like: &Wgpu, limits: wgpu::Limits) -> Result<Wgpu> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapters = ready(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+    let adapter = adapters.into_iter().find(|a| a.get_info().name == like.adapter().name).unwrap();
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..wgpu::DeviceDescriptor::default() };
+    let (device, queue) = ready(adapter.request_device(&descriptor)).unwrap();
+    Wgpu::from_device(device, queue)
+}
+
+/// A device that offers too little is refused when it is opened, with the limit's name.
+#[test]
+fn a_device_below_the_limits_is_refused_when_it_is_opened() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let limits = wgpu::Limits::default;
+    for (limits, name) in [
+        (wgpu::Limits::downlevel_webgl2_defaults(), "max_storage_buffers_per_shader_stage"),
+        (wgpu::Limits::downlevel_defaults(), "max_storage_buffers_per_shader_stage"),
+        (wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..limits() }, "max_storage_buffers_per_shader_stage"),
+        (wgpu::Limits { max_compute_workgroups_per_dimension: 0, ..limits() }, "max_compute_workgroups_per_dimension"),
+        (
+            wgpu::Limits { max_compute_invocations_per_workgroup: 64, ..limits() },
+            "max_compute_invocations_per_workgroup",
+        ),
+        (wgpu::Limits { max_compute_workgroup_size_x: 64, ..limits() }, "max_compute_workgroup_size_x"),
+        (wgpu::Limits { max_compute_workgroup_storage_size: 1024, ..limits() }, "max_compute_workgroup_storage_size"),
+        (
+            wgpu::Limits { max_dynamic_uniform_buffers_per_pipeline_layout: 0, ..limits() },
+            "max_dynamic_uniform_buffers_per_pipeline_layout",
+        ),
+        (wgpu::Limits { max_storage_buffer_binding_size: 1024, ..limits() }, "max_storage_buffer_binding_size"),
+    ] {
+        match limited(&gpu, limits) {
+            Err(Error::Limit { what, got, limit }) => assert!(what.contains(name) && got > limit, "{name}: {what}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    limited(&gpu, limits()).unwrap();
+}
+
+/// Adapters are chosen by a part of their name or by their place.
+#[test]
+fn adapters_are_chosen_by_name_or_place() {
+    let Some(gpu) = device(&Options::default()) else { return };
+    let adapters = Wgpu::adapters();
+    let with = |adapter: String| {
+        let mut options = Options::default();
+        options.adapter = Some(adapter);
+        Wgpu::with(&options)
+    };
+    let place = adapters.iter().position(|info| info.name == gpu.adapter().name).unwrap();
+    assert_eq!(with(format!("#{place}")).unwrap().adapter().name, gpu.adapter().name);
+    assert_eq!(with(gpu.adapter().name.to_uppercase()).unwrap().adapter().name, gpu.adapter().name);
+    for wrong in [format!("#{}", adapters.len()), "#first".to_owned()] {
+        match with(wrong.clone()) {
+            Err(Error::NoDevice { reason, .. }) => {
+                assert!(reason.contains(&wrong) && reason.contains(&format!("#{place} {}", gpu.adapter().name)));
+            }
+            other => panic!("{wrong}: {other:?}"),
+        }
+    }
+}
+
+/// wgpu's own variables: one that names no adapter here is told, and so is one that leaves no backend.
+#[test]
+fn wgpus_own_variables() {
+    const ALONE: &str = "TRIGRAD_TEST_VARIABLES";
+    if std::env::var_os(ALONE).is_some() {
+        device(&Options::default());
+        return;
+    }
+    if device(&Options::default()).is_none() {
+        return;
+    }
+    let run = |variable: &str, value: &str| {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "wgpus_own_variables", "--nocapture"]).env(ALONE, "1").env(variable, value);
+        again.env_remove("TRIGRAD_REQUIRE_WGPU").env_remove("TRIGRAD_WGPU_ADAPTER");
+        let output = again.output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let said = run("WGPU_ADAPTER_NAME", "no adapter has this name");
+    assert!(said.contains("skipped: no adapter (no adapter is `no adapter has this name`: #0 "), "{said}");
+    let said = run("WGPU_BACKEND", "gl");
+    assert!(said.contains("WGPU_BACKEND") && !said.contains("mesa"), "{said}");
 }
 
 /// A machine without an adapter: this test, run again by itself where Vulkan finds no driver. It says that it is
@@ -402,7 +543,7 @@ fn after_loss(
     lost("read_reports", gpu.read_reports(reports).map(drop));
     lost("zeros", gpu.zeros::<f32>(10).map(drop));
     lost("upload", gpu.upload(&[1.0f32; 10]).map(drop));
-    lost("count_nonzero", gpu.count_nonzero(Wgpu::view(levels)).map(drop));
+    lost("copy", gpu.upload(&[0u32; 20]).map(drop));
     lost("clear", gpu.clear(Wgpu::view_mut(levels)));
 }
 

@@ -12,11 +12,10 @@ use adapter::device;
 use bytemuck::Pod;
 use given::{adaptive, gradient, rules};
 use half::f16;
-use trigrad::{Backend, Result};
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
-use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::numerics::reduce::SUM_WORDS;
+use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::op::accumulate::{AdaptiveItem, Exact, ExactItem, F32, F32Item};
 use trigrad::op::check::{self, Check};
 use trigrad::op::dequantize::{self, Dequantize};
@@ -31,6 +30,7 @@ use trigrad::op::window::{
 };
 use trigrad::op::{BlockSize, Draw, Grouping, Report};
 use trigrad::webgpu::Options;
+use trigrad::{Backend, Result};
 
 /// What a gradient comes to, operation by operation: the bits of each output.
 #[derive(Debug, Default)]
