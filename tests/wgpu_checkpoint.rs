@@ -6,11 +6,10 @@
 mod adapter;
 
 use adapter::device;
-use trigrad::Result;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, Reduce, Scales, Spec};
-use trigrad::backend::Backend;
 use trigrad::cpu::Cpu;
 use trigrad::webgpu::Options;
+use trigrad::{Backend, Result};
 
 const LENGTHS: [usize; 3] = [5000, 64, 1];
 

@@ -10,7 +10,8 @@
 mod adapter;
 
 use adapter::device;
-use trigrad::testing::{Options, cases, conformance};
+use trigrad::op::OPERATIONS;
+use trigrad::testing::{Options, conformance};
 use trigrad::webgpu;
 
 /// Runs operations with a seed; on a software adapter, which compiles and runs shaders on the CPU, with tensors of
@@ -40,7 +41,7 @@ fn suite(options: &webgpu::Options, operations: &[&str], seed: u64, short: usize
 /// Whatever the adapter has.
 #[test]
 fn all_abilities() {
-    let all: Vec<&str> = ["memory"].iter().chain(cases::OPERATIONS).copied().collect();
+    let all: Vec<&str> = ["memory"].iter().chain(OPERATIONS).copied().collect();
     suite(&webgpu::Options::default(), &all, 0, 9_000);
 }
 
@@ -62,9 +63,11 @@ fn integers_only() {
         "quantize",
         "accumulate_adaptive",
         "accumulate_exact",
+        "accumulate_f32",
         "look",
         "check",
         "read_out",
+        "read_out_f32",
         "update_sgd",
         "update_adamw",
     ];

@@ -7,10 +7,9 @@ mod adapter;
 
 use adapter::device;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Scales, Spec, State};
-use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;
 use trigrad::webgpu::{Options, Wgpu};
-use trigrad::{Error, Result};
+use trigrad::{Backend, Error, Memory, Result};
 
 /// A length times the size of an element may not fit 64 bits: nothing wraps around to a buffer that is shorter than
 /// it says.
