@@ -335,7 +335,7 @@ fn an_error_leaves_state_as_it_was() {
             (0, Ok(())) => assert_ne!(after, before),
             (1, Err(Error::BitWidth { got: 5, .. }))
             | (2, Err(Error::InTensor { .. }))
-            | (3, Err(Error::Length { expected: 2, got: 1, .. })) => assert_eq!(after, before, "{shown}"),
+            | (3, Err(Error::Index { index: 1, count: 1, .. })) => assert_eq!(after, before, "{shown}"),
             (4, Err(Error::WrongDevice { .. })) => assert_eq!(after, before, "{shown}"),
             (_, other) => panic!("{shown}: {other:?}"),
         }
