@@ -1,19 +1,19 @@
 //! Device memory that an operation needs for its own: kept, and grown only when a larger one is asked for.
 
-use super::Cuda;
 use super::item::Pointer;
 use super::launch::allocate;
-use super::view::{View, ViewMut};
+use super::view::{View, ViewMut, address};
+use super::{Buffer, Cuda};
 use crate::backend::Memory;
 use crate::error::Result;
-use cudarc::driver::{CudaSlice, DevicePtrMut};
 use std::sync::{MutexGuard, PoisonError};
 
-/// Scratch memory, held while the work that uses it is queued, so that two threads do not share it.
+/// Scratch memory of a handle, and so of one stream, held while the work that uses it is queued: threads take it in turn,
+/// and the stream's order is that of the turns.
 ///
 /// What was outgrown is kept until the backend object goes: a graph captured before may still use it.
 pub(super) struct Scratch<'a> {
-    held: MutexGuard<'a, Vec<CudaSlice<u64>>>,
+    held: MutexGuard<'a, Vec<Buffer<u64>>>,
     pointer: Pointer,
 }
 
@@ -45,16 +45,13 @@ impl Cuda {
     pub(super) fn scratch(&self, bytes: u64) -> Result<Scratch<'_>> {
         let mut held = self.scratch_buffers().lock().unwrap_or_else(PoisonError::into_inner);
         let words = bytes.div_ceil(8) as usize;
-        let largest = held.last().map_or(0, CudaSlice::len);
+        let largest = held.last().map_or(0, |buffer| buffer.len());
         if largest < words.max(1) {
+            self.not_captured("an operation that needs scratch memory", "run the same call once before it")?;
             let new = allocate(self, words.max(2 * largest).max(8192))?;
             held.push(new);
         }
-        let pointer = match held.last_mut() {
-            // Only this stream uses it, so its order is the stream's and no event is needed.
-            Some(buffer) => Pointer::new(buffer.device_ptr_mut(self.stream()).0),
-            None => Pointer::NULL,
-        };
+        let pointer = held.last().map_or(Pointer::NULL, |buffer| address(buffer));
         Ok(Scratch { held, pointer })
     }
 }
