@@ -190,7 +190,8 @@ impl<'a> Call<'a> {
     fn enter(&mut self, home: &Arc<CudaStream>) -> Result<()> {
         self.cuda.holds(home)?;
         if home.context().is_managing_stream_synchronization() && self.captured()? {
-            let advice = "turn the context's event tracking off before it: a graph can not wait for events from outside";
+            let advice =
+                "turn the context's event tracking off before it: a graph can not wait for events from outside";
             return Err(Error::Capture { call: "an operation on buffers with events", advice });
         }
         let (own, of) = (queue(self.stream), queue(home));
@@ -198,7 +199,8 @@ impl<'a> Call<'a> {
             return Ok(());
         }
         if is_capturing(of)? {
-            let advice = "end the capture first: a buffer that lives on the stream being captured is used on another one";
+            let advice =
+                "end the capture first: a buffer that lives on the stream being captured is used on another one";
             return Err(Error::Capture { call: "an operation on another stream's buffer", advice });
         }
         self.cuda.kernels().joint().put_behind(own, of).during("cuStreamWaitEvent")?;
@@ -378,7 +380,11 @@ pub(super) fn allocate<T: Pod>(cuda: &Cuda, len: usize) -> Result<Buffer<T>> {
     // SAFETY: the stream lives in the handle. Nothing reads the memory before it is written: `zeros` and `upload` fill
     // it at once, scratch is written by the kernels before they read it.
     let address = unsafe {
-        if context.has_async_alloc() { result::malloc_async(stream.cu_stream(), bytes) } else { result::malloc_sync(bytes) }
+        if context.has_async_alloc() {
+            result::malloc_async(stream.cu_stream(), bytes)
+        } else {
+            result::malloc_sync(bytes)
+        }
     }
     .map_err(|e| cuda.allocation(e, asked))?;
     // SAFETY: the allocation has `len * size_of::<T>()` bytes and is aligned to 256; any bytes are a valid `T: Pod`.
@@ -404,8 +410,7 @@ pub(super) fn copy_to_host(call: Call<'_>, from: Pointer, to: &mut [u8]) -> Resu
 /// Queues a copy within the card.
 pub(super) fn copy_within(call: &Call<'_>, from: Pointer, to: Pointer, bytes: usize) -> Result<()> {
     // SAFETY: both are views' of this call, of `bytes` bytes, and `to` is borrowed mutably (obligations 2, 3 and 7).
-    unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, call.stream()) }
-        .during("cuMemcpyDtoDAsync")
+    unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, call.stream()) }.during("cuMemcpyDtoDAsync")
 }
 
 /// Queues a fill with zeros.

@@ -87,7 +87,11 @@ impl Kernels {
         }
         let (context, joint) = (context.clone(), Joint::new(context)?);
         let new = Arc::new(Kernels { context, loaded: Mutex::default(), joint, earlier: Mutex::default() });
-        contexts.push(if new.context.is_primary() { Known::Kept(new.clone()) } else { Known::Lent(Arc::downgrade(&new)) });
+        contexts.push(if new.context.is_primary() {
+            Known::Kept(new.clone())
+        } else {
+            Known::Lent(Arc::downgrade(&new))
+        });
         Ok(new)
     }
 

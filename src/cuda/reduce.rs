@@ -96,6 +96,7 @@ fn rows(
     if ctas == 0 {
         return Ok(Vec::new());
     }
+    call.cuda().not_captured("a reduction that returns a number", "make it after the graph was launched")?;
     let words = ctas as usize * width;
     let scratch = call.cuda().scratch(8 * words as u64)?;
     let params = Params { out: scratch.pointer(), size, shift, pad: 0 };
