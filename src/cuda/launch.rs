@@ -115,7 +115,8 @@ pub(super) struct Call<'a> {
     stream: &'a CudaStream,
     /// Whether it is being captured, once somebody asked.
     captured: Option<bool>,
-    /// cudarc's events of what is read and written.
+    /// cudarc's events of what is read and written, and whether it records them in a context of theirs.
+    noted: bool,
     reads: Vec<CUevent>,
     writes: Vec<CUevent>,
     /// Other streams whose buffers are used.
@@ -149,7 +150,7 @@ impl<'a> Call<'a> {
             None => (cuda.stream(), None),
         };
         let (reads, writes, homes) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Call { cuda, stream, captured, reads, writes, homes, counter: None })
+        Ok(Call { cuda, stream, captured, noted: false, reads, writes, homes, counter: None })
     }
 
     /// Memory that the launches read.
@@ -343,7 +344,7 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let stream = self.stream();
         let mut done = Ok(());
-        if self.stream.context().is_managing_stream_synchronization() {
+        if self.noted || self.stream.context().is_managing_stream_synchronization() {
             for event in &self.reads {
                 // cudarc keeps one event of reads: it must stand for the read before this one too.
                 done = done.and(wait_for(stream, *event)).and(record(*event, stream));
