@@ -115,8 +115,9 @@ pub(super) struct Call<'a> {
     stream: &'a CudaStream,
     /// Whether it is being captured, once somebody asked.
     captured: Option<bool>,
-    /// cudarc's events of what is read and written, and whether it records them in a context of theirs.
+    /// Whether cudarc orders uses by events in the context of some buffer.
     noted: bool,
+    /// These events, of what is read and of what is written.
     reads: Vec<CUevent>,
     writes: Vec<CUevent>,
     /// Other streams whose buffers are used.
@@ -190,10 +191,12 @@ impl<'a> Call<'a> {
     /// Puts this call behind everything on the stream that a buffer lives on (obligation 3).
     fn enter(&mut self, home: &Arc<CudaStream>) -> Result<()> {
         self.cuda.holds(home)?;
-        if home.context().is_managing_stream_synchronization() && self.captured()? {
-            let advice =
-                "turn the context's event tracking off before it: a graph can not wait for events from outside";
-            return Err(Error::Capture { call: "an operation on buffers with events", advice });
+        if home.context().is_managing_stream_synchronization() {
+            if self.captured()? {
+                let advice = "turn the context's event tracking off before it: a graph can not wait for outside events";
+                return Err(Error::Capture { call: "an operation on buffers with events", advice });
+            }
+            self.noted = true;
         }
         let (own, of) = (queue(self.stream), queue(home));
         if own == of || self.homes.iter().any(|home| queue(home) == of) || self.captured()? {
@@ -209,9 +212,9 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    /// Passes on a buffer's event, unless cudarc noted that it could not wait for the last one.
+    /// Passes on a buffer's event, unless cudarc has noted that it could not wait for it.
     fn waited(&self, event: Option<CUevent>) -> Result<Option<CUevent>> {
-        if event.is_some() {
+        if self.noted {
             self.stream.context().check_err().during("cuStreamWaitEvent")?;
         }
         Ok(event)
