@@ -1,5 +1,6 @@
 //! Who orders the work on an NVIDIA card: threads, streams, handles, context objects, and buffers dropped anywhere. Every
-//! test queues a kernel of 100 ms first, so that whoever does not wait finds what was there before.
+//! test queues a kernel of 100 ms first, so that whoever does not wait finds what was there before. `TRIGRAD_SMALL=1` is
+//! for compute-sanitizer.
 #![cfg(feature = "cuda-kernels")]
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test that fails may panic")]
 #![expect(unsafe_code, reason = "a kernel that takes its time has to be launched, and events are switched off")]
@@ -33,6 +34,11 @@ fn alone() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     card().map(|_| alone)
+}
+
+/// Under compute-sanitizer, where times are not those of the card.
+fn small() -> bool {
+    std::env::var_os("TRIGRAD_SMALL").is_some()
 }
 
 fn context() -> Arc<CudaContext> {
@@ -396,7 +402,7 @@ fn what_a_handle_wrote_is_there_when_it_is_gone() {
 #[test]
 fn a_step_counter_of_another_stream_is_ordered() {
     let Some(_alone) = alone() else { return };
-    let n = 32 * N;
+    let n = if small() { N } else { 32 * N };
     let x = numbers(n, 11);
     let op = Quantize::stochastic(Draw::new(3, 10)).grouping(Grouping::Tensor);
     let want = |offset: u32| {
@@ -450,7 +456,7 @@ fn what_shares_nothing_does_not_wait() {
     add(&mut ours, Cuda::view(&here)).unwrap();
     let got = read(&ours);
     let took = begin.elapsed();
-    assert!(took < Duration::from_millis(1500), "{took:?}: waits for a stream that it shares nothing with");
+    assert!(small() || took < Duration::from_millis(1500), "{took:?}: waits for a stream that it shares nothing with");
     assert!(got == expected(&[&x]) && read(&theirs) == got);
     assert!(begin.elapsed() >= Duration::from_millis(1900), "the delay was none");
 }
@@ -754,5 +760,5 @@ fn a_handle_is_made_anew_at_little_cost() {
         once();
     }
     let each = begin.elapsed() / 100;
-    assert!(each < Duration::from_micros(300), "{each:?} a call");
+    assert!(small() || each < Duration::from_micros(300), "{each:?} a call");
 }
