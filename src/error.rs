@@ -333,7 +333,7 @@ pub enum Error {
         /// The device.
         device: String,
     },
-    /// A call that can not be part of the graph that is being captured. Nothing was queued, and the capture goes on.
+    /// A call that can not be part of the graph that is being captured. It did not reach the driver, and the capture goes on.
     #[error("{call} within a graph capture: {advice}")]
     Capture {
         /// What was called.

@@ -135,7 +135,8 @@ fn warm(cuda: &Cuda) {
 fn elsewhere<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     let (send, receive) = channel();
     let thread = std::thread::spawn(move || drop(send.send(work())));
-    let result = receive.recv_timeout(Duration::from_secs(60)).expect("no answer within a minute");
+    let result =
+        receive.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|e| panic!("no answer within a minute: {e}"));
     thread.join().unwrap();
     result
 }

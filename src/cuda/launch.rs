@@ -381,14 +381,14 @@ pub(super) fn allocate<T: Pod>(cuda: &Cuda, len: usize) -> Result<Buffer<T>> {
         return Err(cuda.out_of_memory(asked));
     }
     let bytes = (asked as usize).max(1);
-    // SAFETY: the stream lives in the handle. Nothing reads the memory before it is written: `zeros` and `upload` fill
-    // it at once, scratch is written by the kernels before they read it.
-    let address = unsafe {
-        if context.has_async_alloc() {
-            result::malloc_async(stream.cu_stream(), bytes)
-        } else {
-            result::malloc_sync(bytes)
-        }
+    // Nothing reads the memory before it is written: `zeros` and `upload` fill it at once, scratch is written by the
+    // kernels before they read it.
+    let address = if context.has_async_alloc() {
+        // SAFETY: the stream lives in the handle, and the memory is used in its order (obligation 3).
+        unsafe { result::malloc_async(stream.cu_stream(), bytes) }
+    } else {
+        // SAFETY: at least one byte, in the context that was bound.
+        unsafe { result::malloc_sync(bytes) }
     }
     .map_err(|e| cuda.allocation(e, asked))?;
     // SAFETY: the allocation has `len * size_of::<T>()` bytes and is aligned to 256; any bytes are a valid `T: Pod`.
