@@ -14,7 +14,7 @@ use cudarc::driver::{CudaEvent, sys::CUevent_flags};
 use half::{bf16, f16};
 use std::time::Instant;
 use trigrad::backend::{Backend, Memory};
-use trigrad::cuda::{Cuda, Reports};
+use trigrad::cuda::{Buffer, Cuda, Reports};
 use trigrad::numerics::pack::words;
 use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
 use trigrad::op::check::{self, Check};
