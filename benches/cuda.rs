@@ -10,10 +10,10 @@
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table};
-use cudarc::driver::{CudaEvent, CudaSlice, sys::CUevent_flags};
+use cudarc::driver::{CudaEvent, sys::CUevent_flags};
 use half::{bf16, f16};
 use std::time::Instant;
-use trigrad::cuda::{Cuda, Reports};
+use trigrad::cuda::{Buffer, Cuda, Reports};
 use trigrad::numerics::pack::words;
 use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32, F32Item};
@@ -146,7 +146,7 @@ fn gaussian(n: usize) -> Vec<f32> {
 }
 
 /// `n` elements on the card: a Gaussian sample of 2^22 again and again.
-fn data<T: Element>(cuda: &Cuda, n: usize) -> Result<CudaSlice<T>> {
+fn data<T: Element>(cuda: &Cuda, n: usize) -> Result<Buffer<T>> {
     let sample: Vec<T> = gaussian(n.min(1 << 22)).iter().map(|x| T::from_f32_bits(x.to_bits())).collect();
     let sample = cuda.upload(&sample)?;
     let mut all = cuda.zeros::<T>(n)?;
@@ -167,10 +167,10 @@ fn draw() -> Draw {
 
 /// What quantize, accumulate and read out need for `n` elements.
 struct Buffers {
-    planes: CudaSlice<u32>,
-    levels: CudaSlice<u32>,
-    scales: CudaSlice<u16>,
-    seen: CudaSlice<u16>,
+    planes: Buffer<u32>,
+    levels: Buffer<u32>,
+    scales: Buffer<u16>,
+    seen: Buffer<u16>,
     reports: Reports,
 }
 
@@ -323,7 +323,7 @@ fn lists<T: Element>(bench: &mut Bench, kind: &str, tensors: usize, total: usize
     let n: usize = lengths.iter().sum();
     let xs = lengths.iter().map(|&n| data::<T>(&cuda, n)).collect::<Result<Vec<_>>>()?;
     let buffers = |per: &dyn Fn(usize) -> usize| {
-        lengths.iter().map(|&n| Ok(cuda.zeros::<u32>(per(n))?)).collect::<Result<Vec<CudaSlice<u32>>>>()
+        lengths.iter().map(|&n| Ok(cuda.zeros::<u32>(per(n))?)).collect::<Result<Vec<Buffer<u32>>>>()
     };
     let mut planes = buffers(&|n| words(n, 2))?;
     let mut levels = buffers(&|n| words(n, 4))?;

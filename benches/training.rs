@@ -10,11 +10,11 @@
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table};
-use cudarc::driver::{CudaEvent, CudaSlice, sys::CUevent_flags};
+use cudarc::driver::{CudaEvent, sys::CUevent_flags};
 use half::bf16;
 use std::num::NonZeroUsize;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, Reduce, Spec};
-use trigrad::cuda::Cuda;
+use trigrad::cuda::{Buffer, Cuda};
 use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use trigrad::op::{Draw, Element};
@@ -129,7 +129,7 @@ fn gaussian(n: usize) -> Vec<f32> {
 }
 
 /// Tensors on the card: a Gaussian sample of 2^22 again and again.
-fn tensors<T: Element>(cuda: &Cuda, lengths: &[usize]) -> Result<Vec<CudaSlice<T>>> {
+fn tensors<T: Element>(cuda: &Cuda, lengths: &[usize]) -> Result<Vec<Buffer<T>>> {
     let sample: Vec<T> = gaussian(1 << 22).iter().map(|x| T::from_f32_bits(x.to_bits())).collect();
     let sample = cuda.upload(&sample)?;
     let fill = |&n: &usize| {
@@ -158,7 +158,7 @@ fn accumulate<T: Element>(
     kind: &str,
     bits: u32,
     specs: &[Spec],
-    floats: impl for<'a> Fn(&'a CudaSlice<T>) -> Floats<'a, Cuda>,
+    floats: impl for<'a> Fn(&'a Buffer<T>) -> Floats<'a, Cuda>,
 ) -> Result<()> {
     let lengths = specs.iter().map(Spec::elements).collect::<trigrad::Result<Vec<_>>>()?;
     let n: usize = lengths.iter().sum();

@@ -52,7 +52,7 @@ char_lm() { # NAME ARGS: the language model on the card
 part() { local p; for p in "${parts[@]}"; do [ "$p" = "$1" ] && return 0; done; return 1; }
 
 if part tests; then
-  for t in raw/{conformance,trigrad} raw/cuda_{conditions,conformance,determinism,faults,graph} raw/wgpu_{checkpoint,conformance,device,faults,windows}; do
+  for t in raw/{conformance,trigrad} raw/cuda_{conditions,conformance,determinism,faults,graph,order} raw/wgpu_{checkpoint,conformance,device,faults,windows}; do
     [ -x "$t" ] || { echo "== $t: not in this bundle"; record 1 "$t"; }
   done
   for t in raw/* candle/*; do

@@ -358,6 +358,14 @@ pub enum Error {
         /// The device.
         device: String,
     },
+    /// A call that can not be part of the graph that is being captured. It did not reach the driver, and the capture goes on.
+    #[error("{call} within a graph capture: {advice}")]
+    Capture {
+        /// What was called.
+        call: &'static str,
+        /// What to do instead.
+        advice: &'static str,
+    },
     /// A failure reported by a device or its driver.
     #[error("{backend}: {call} failed: {message}")]
     Backend {

@@ -279,10 +279,10 @@ type Held = (Vec<u32>, Vec<u16>, Vec<u32>);
 
 /// A model's window on a card: gradients, levels, scales and what is read out.
 struct Window {
-    x: Vec<cudarc::driver::CudaSlice<f32>>,
-    levels: Vec<cudarc::driver::CudaSlice<u32>>,
-    scales: Vec<cudarc::driver::CudaSlice<u16>>,
-    out: Vec<cudarc::driver::CudaSlice<f32>>,
+    x: Vec<trigrad::cuda::Buffer<f32>>,
+    levels: Vec<trigrad::cuda::Buffer<u32>>,
+    scales: Vec<trigrad::cuda::Buffer<u16>>,
+    out: Vec<trigrad::cuda::Buffer<f32>>,
     reports: trigrad::cuda::Reports,
 }
 

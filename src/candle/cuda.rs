@@ -1,16 +1,17 @@
 //! Tensors on candle's CUDA device: views of its own allocations, on its own stream.
 
 use super::storage::not_contiguous;
-use crate::cuda::{Cuda, View, ViewMut};
+use crate::cuda::{Buffer, Cuda, View, ViewMut};
 use crate::error::Result;
 use crate::memory::Memory;
 use bytemuck::Pod;
 use candle_core::cuda::CudaDType;
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, Layout, Storage, Tensor};
-use cudarc::driver::CudaSlice;
 
-/// The backend on candle's stream, in its context: what it allocates candle may free, and nothing needs an event.
+/// The backend on candle's stream, in its context: what it allocates candle may free, and nothing needs an event. For
+/// the per-thread stream of candle's default device the null stream stands, which the driver orders with it on every
+/// thread.
 pub(crate) fn backend(device: &CudaDevice) -> Result<Cuda> {
     Cuda::with_stream(device.cuda_stream())
 }
@@ -37,11 +38,11 @@ pub(crate) fn view_mut<'a, T: CudaDType + Pod + Send + Sync>(
 
 /// A tensor that owns a buffer.
 pub(crate) fn tensor<T: CudaDType + Pod + Send + Sync>(
-    buffer: CudaSlice<T>,
+    buffer: Buffer<T>,
     shape: &[usize],
     device: &candle_core::Device,
 ) -> Result<Tensor> {
     crate::op::length("buffer", shape.iter().product(), Cuda::len(&Cuda::view(&buffer)))?;
-    let storage = CudaStorage::wrap_cuda_slice(buffer, device.as_cuda_device()?.clone());
+    let storage = CudaStorage::wrap_cuda_slice(buffer.into_native(), device.as_cuda_device()?.clone());
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
 }

@@ -21,8 +21,8 @@ pub(crate) trait Shared: WithDType + CudaDType + Pod + Send + Sync {}
 #[cfg(feature = "cuda")]
 impl<T: WithDType + CudaDType + Pod + Send + Sync> Shared for T {}
 
-/// The device of this crate that shares a candle device's memory: on CUDA its context and stream, so that the work of
-/// both comes in the order in which it was called for.
+/// The device of this crate that shares a candle device's memory: on CUDA its context, and its stream or the one that
+/// stands for it, so that the work of both comes in the order in which it was called for.
 ///
 /// # Errors
 ///

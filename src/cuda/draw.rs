@@ -1,14 +1,15 @@
 //! The draws of a launch as kernels see them. Mirrors `kernels/include/draw.cuh`.
 
-use super::Cuda;
 use super::item::Pointer;
+use super::view::address;
+use super::{Buffer, Cuda};
 use crate::error::{Error, Result};
 use crate::numerics::constants::PHILOX_ROUNDS;
 use crate::numerics::philox::{W0, W1};
 use crate::types::Draw;
 use bytemuck::{Pod, Zeroable};
-use cudarc::driver::{CudaSlice, DevicePtr};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{PoisonError, RwLockReadGuard};
 
 /// The part of a draw's position that a launch shares.
 #[repr(C)]
@@ -45,24 +46,27 @@ impl Cuda {
     ///
     /// [`Error::Length`] for a counter of no elements, [`Error::WrongDevice`] for one from another context. The
     /// counter in use then stays.
-    pub fn set_step_offset(&self, counter: Option<CudaSlice<u32>>) -> Result<Option<CudaSlice<u32>>> {
+    pub fn set_step_offset(&self, counter: Option<Buffer<u32>>) -> Result<Option<Buffer<u32>>> {
         if let Some(counter) = &counter {
             self.holds(counter.stream())?;
             if counter.is_empty() {
                 return Err(Error::Length { what: "step counter", expected: 1, got: 0 });
             }
         }
-        Ok(std::mem::replace(&mut *self.counter(), counter))
+        let at = counter.as_ref().map_or(Pointer::NULL, |counter| address(counter));
+        // Waits for calls that are queueing their work: their launches name the counter they found.
+        let mut held = self.inner.step_offset.write().unwrap_or_else(PoisonError::into_inner);
+        self.inner.step_offset_at.store(at.address(), Relaxed);
+        Ok(std::mem::replace(&mut *held, counter))
     }
 
+    /// Where the counter lies. It stays while a [`Call`](super::launch::Call) lives, which all launches with draws have.
     fn step_offset(&self) -> Pointer {
-        match &*self.counter() {
-            Some(counter) => Pointer::new(counter.device_ptr(self.stream()).0),
-            None => Pointer::NULL,
-        }
+        Pointer::new(self.inner.step_offset_at.load(Relaxed))
     }
 
-    fn counter(&self) -> MutexGuard<'_, Option<CudaSlice<u32>>> {
-        self.inner.step_offset.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The counter, which is not exchanged as long as this is held.
+    pub(super) fn counter(&self) -> RwLockReadGuard<'_, Option<Buffer<u32>>> {
+        self.inner.step_offset.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

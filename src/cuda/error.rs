@@ -1,8 +1,9 @@
 //! Driver errors as errors of this crate.
 
 use super::Cuda;
+use super::order::bind;
 use crate::error::{Error, Result};
-use cudarc::driver::{CudaContext, DriverError, sys::cudaError_enum};
+use cudarc::driver::{CudaContext, DriverError, result, sys::cudaError_enum};
 
 /// A driver's result becomes this crate's.
 pub(super) trait Driver<T> {
@@ -32,7 +33,8 @@ impl Cuda {
     }
 
     pub(super) fn out_of_memory(&self, asked: u64) -> Error {
-        let free = self.stream().context().mem_get_info().ok().map(|(free, _)| free as u64);
+        let context = self.stream().context();
+        let free = bind(context).and_then(|()| result::mem_get_info()).ok().map(|(free, _)| free as u64);
         Error::OutOfMemory { device: describe(self.stream().context()), asked, free }
     }
 
@@ -47,6 +49,7 @@ impl Cuda {
 
 /// `cuda:0 (NVIDIA H200)`.
 pub(super) fn describe(context: &CudaContext) -> String {
-    let name = context.name().unwrap_or_else(|_| "unnamed".to_owned());
+    // Not cudarc's own: it would take an error away that is somebody else's.
+    let name = result::device::get_name(context.cu_device()).unwrap_or_else(|_| "unnamed".to_owned());
     format!("cuda:{} ({name})", context.ordinal())
 }

@@ -17,6 +17,10 @@ impl Pointer {
         Pointer(address)
     }
 
+    pub(super) const fn address(self) -> u64 {
+        self.0
+    }
+
     /// The address `bytes` further on.
     pub(super) const fn byte_add(self, bytes: u64) -> Self {
         Pointer(self.0 + bytes)

@@ -1,14 +1,14 @@
 //! Device memory: buffers are cudarc's slices, transfers are queued on the stream, only downloads wait.
 
-use super::Cuda;
-use super::error::{Driver, describe};
-use super::launch::{allocate, pinned};
+use super::error::describe;
+use super::launch::{Call, allocate, copy_from_host, copy_to_host, copy_within, fill_with_zeros, pinned};
 use super::view::{View, ViewMut};
+use super::{Buffer, Cuda};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::types::{Report, length};
 use bytemuck::{Pod, Zeroable};
-use cudarc::driver::{CudaSlice, DeviceSlice};
+use cudarc::driver::DeviceSlice;
 use std::ops::Range;
 
 /// A report as kernels keep it; all-zero memory is the empty one. Mirrors `kernels/include/report.cuh`.
@@ -28,12 +28,17 @@ impl From<Cell> for Report {
     }
 }
 
+/// Bytes of elements that lie in memory.
+const fn num_bytes<T>(len: usize) -> usize {
+    len * size_of::<T>()
+}
+
 /// Reports on a CUDA device.
 #[derive(Debug)]
-pub struct Reports(pub(super) CudaSlice<Cell>);
+pub struct Reports(pub(super) Buffer<Cell>);
 
 impl Memory for Cuda {
-    type Buffer<T: Pod + Send + Sync> = CudaSlice<T>;
+    type Buffer<T: Pod + Send + Sync> = Buffer<T>;
     type View<'a, T: Pod + Send + Sync> = View<'a, T>;
     type ViewMut<'a, T: Pod + Send + Sync> = ViewMut<'a, T>;
     type Reports = Reports;
@@ -42,19 +47,21 @@ impl Memory for Cuda {
         describe(self.stream().context())
     }
 
-    fn zeros<T: Pod + Send + Sync>(&self, len: usize) -> Result<CudaSlice<T>> {
+    fn zeros<T: Pod + Send + Sync>(&self, len: usize) -> Result<Buffer<T>> {
         let mut buffer = allocate(self, len)?;
         self.clear(Self::view_mut(&mut buffer))?;
         Ok(buffer)
     }
 
-    fn upload<T: Pod + Send + Sync>(&self, data: &[T]) -> Result<CudaSlice<T>> {
+    fn upload<T: Pod + Send + Sync>(&self, data: &[T]) -> Result<Buffer<T>> {
         let mut buffer = allocate(self, data.len())?;
-        let mut view = ViewMut::from(&mut buffer);
-        if let Some(mut bytes) = view.bytes_mut().filter(|bytes| !bytes.is_empty()) {
-            self.stream().memcpy_htod(bytemuck::cast_slice::<T, u8>(data), &mut bytes).during("cuMemcpyHtoDAsync")?;
+        if num_bytes::<T>(data.len()) > 0 {
+            let mut view = ViewMut::from(&mut buffer);
+            let mut call = Call::without_draws(self)?;
+            let to = call.write(&mut view)?;
+            copy_from_host(&call, bytemuck::cast_slice(data), to)?;
             if pinned(data) {
-                self.synchronize()?;
+                call.wait()?;
             }
         }
         Ok(buffer)
@@ -62,6 +69,7 @@ impl Memory for Cuda {
 
     fn download<T: Pod + Send + Sync>(&self, view: View<'_, T>) -> Result<Vec<T>> {
         self.accepts(&view)?;
+        self.not_captured("a download or a reading of reports", "make it after the graph was launched")?;
         let mut data = Vec::new();
         data.try_reserve_exact(view.len()).map_err(|_| Error::OutOfMemory {
             device: "cpu".to_owned(),
@@ -69,37 +77,46 @@ impl Memory for Cuda {
             free: None,
         })?;
         data.resize(view.len(), T::zeroed());
-        if let Some(bytes) = view.bytes().filter(|bytes| !bytes.is_empty()) {
-            let to: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
-            self.stream().memcpy_dtoh(&bytes, to).during("cuMemcpyDtoHAsync")?;
+        let mut call = Call::without_draws(self)?;
+        if num_bytes::<T>(view.len()) == 0 {
+            // Nothing to copy, but a download waits.
+            call.wait()?;
+            return Ok(data);
         }
-        self.synchronize()?;
+        let from = call.read(view)?;
+        copy_to_host(call, from, bytemuck::cast_slice_mut(&mut data))?;
         Ok(data)
     }
 
     fn clear<T: Pod + Send + Sync>(&self, mut view: ViewMut<'_, T>) -> Result<()> {
         self.holds(view.stream())?;
-        match view.bytes_mut().filter(|bytes| !bytes.is_empty()) {
-            Some(mut bytes) => self.stream().memset_zeros(&mut bytes).during("cuMemsetD8Async"),
-            None => Ok(()),
+        let bytes = num_bytes::<T>(view.len());
+        if bytes == 0 {
+            return Ok(());
         }
+        let mut call = Call::without_draws(self)?;
+        let at = call.write(&mut view)?;
+        fill_with_zeros(&call, at, bytes)
     }
 
     fn copy<T: Pod + Send + Sync>(&self, from: View<'_, T>, mut to: ViewMut<'_, T>) -> Result<()> {
         length("copy", from.len(), to.len())?;
         self.accepts(&from)?;
         self.holds(to.stream())?;
-        if from.is_empty() {
+        let bytes = num_bytes::<T>(from.len());
+        if bytes == 0 {
             return Ok(());
         }
-        self.stream().memcpy_dtod(&from, &mut to).during("cuMemcpyDtoDAsync")
+        let mut call = Call::without_draws(self)?;
+        let (from, to) = (call.read(from)?, call.write(&mut to)?);
+        copy_within(&call, from, to, bytes)
     }
 
-    fn view<T: Pod + Send + Sync>(buffer: &CudaSlice<T>) -> View<'_, T> {
+    fn view<T: Pod + Send + Sync>(buffer: &Buffer<T>) -> View<'_, T> {
         buffer.into()
     }
 
-    fn view_mut<T: Pod + Send + Sync>(buffer: &mut CudaSlice<T>) -> ViewMut<'_, T> {
+    fn view_mut<T: Pod + Send + Sync>(buffer: &mut Buffer<T>) -> ViewMut<'_, T> {
         buffer.into()
     }
 

@@ -1,8 +1,9 @@
 //! The kernels: fatbins compiled by `build/kernels.rs`, loaded when first needed, once a context.
 
 use super::error::Driver;
-use crate::error::Result;
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule};
+use super::order::Joint;
+use crate::error::{Error, Result};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError};
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -41,11 +42,14 @@ impl Module {
     }
 }
 
-/// What a context has loaded.
+/// What all backend objects of a context share.
 #[derive(Debug)]
 pub(super) struct Kernels {
     context: Arc<CudaContext>,
     loaded: Mutex<Loaded>,
+    joint: Joint,
+    /// An error that was noted while something was dropped.
+    earlier: Mutex<Option<DriverError>>,
 }
 
 #[derive(Debug, Default)]
@@ -54,28 +58,59 @@ struct Loaded {
     functions: HashMap<String, CudaFunction>,
 }
 
-/// Every context that some backend object uses.
-static CONTEXTS: Mutex<Vec<Weak<Kernels>>> = Mutex::new(Vec::new());
+/// A context that some backend object uses or has used.
+enum Known {
+    /// A card's primary context: kept, for loading kernels anew takes longer than most calls.
+    Kept(Arc<Kernels>),
+    /// Another one, which its owner destroys.
+    Lent(Weak<Kernels>),
+}
+
+impl Known {
+    fn kernels(&self) -> Option<Arc<Kernels>> {
+        match self {
+            Known::Kept(kernels) => Some(kernels.clone()),
+            Known::Lent(kernels) => kernels.upgrade(),
+        }
+    }
+}
+
+static CONTEXTS: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
 impl Kernels {
     /// The kernels of a context, shared by all backend objects on it.
-    pub(super) fn of(context: &Arc<CudaContext>) -> Arc<Self> {
+    pub(super) fn of(context: &Arc<CudaContext>) -> Result<Arc<Self>> {
         let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-        contexts.retain(|kernels| kernels.strong_count() > 0);
-        if let Some(known) = contexts.iter().filter_map(Weak::upgrade).find(|kernels| kernels.context == *context) {
-            return known;
+        contexts.retain(|known| known.kernels().is_some());
+        if let Some(known) = contexts.iter().filter_map(Known::kernels).find(|kernels| kernels.context == *context) {
+            return Ok(known);
         }
-        let new = Arc::new(Kernels { context: context.clone(), loaded: Mutex::default() });
-        contexts.push(Arc::downgrade(&new));
-        new
+        let (context, joint) = (context.clone(), Joint::new(context)?);
+        let new = Arc::new(Kernels { context, loaded: Mutex::default(), joint, earlier: Mutex::default() });
+        contexts.push(if new.context.is_primary() {
+            Known::Kept(new.clone())
+        } else {
+            Known::Lent(Arc::downgrade(&new))
+        });
+        Ok(new)
     }
 
-    /// A kernel by the name of its entry point.
-    pub(super) fn function(&self, module: Module, name: &str) -> Result<CudaFunction> {
+    /// A kernel by the name of its entry point. One that has to be loaded first is refused where it would be captured.
+    pub(super) fn function(
+        &self,
+        module: Module,
+        name: &str,
+        captured: impl FnOnce() -> Result<bool>,
+    ) -> Result<CudaFunction> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = loaded.functions.get(name) {
             return Ok(function.clone());
         }
+        if captured()? {
+            let advice = "run the same call once before it: its kernels are loaded on first use";
+            return Err(Error::Capture { call: "an operation that has not run yet", advice });
+        }
+        self.take_earlier(&self.context);
         let code = match loaded.modules.get(&module) {
             Some(code) => code.clone(),
             None => {
@@ -88,5 +123,28 @@ impl Kernels {
         let function = code.load_function(name).during("cuModuleGetFunction")?;
         loaded.functions.insert(name.to_owned(), function.clone());
         Ok(function)
+    }
+
+    /// What puts one stream of the context behind another.
+    pub(super) fn joint(&self) -> &Joint {
+        &self.joint
+    }
+
+    /// Takes away what cudarc has noted in a context object, for [`Cuda::synchronize`](super::Cuda::synchronize).
+    pub(super) fn take_earlier(&self, context: &CudaContext) {
+        self.note(context.check_err());
+    }
+
+    /// Keeps an error that is not the present call's.
+    pub(super) fn note(&self, earlier: Result<(), DriverError>) {
+        if let Err(e) = earlier {
+            *self.earlier.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+        }
+    }
+
+    /// The last of what was taken away, once.
+    pub(super) fn earlier(&self) -> Result<()> {
+        let earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner).take();
+        earlier.map_or(Ok(()), Err).during("cuMemFreeAsync, or another call while something was dropped,")
     }
 }

@@ -5,6 +5,7 @@ use super::draw::DrawParams;
 use super::item::{Pointer, item};
 use super::launch::{CTA_TILE, Call, suffix};
 use super::modules::Module;
+use super::scratch::rounds;
 use crate::error::Result;
 use crate::numerics::constants::{CHUNK, domain};
 use crate::numerics::float::magnitude;
@@ -175,11 +176,44 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
     // The maximum is all that a stochastic scale needs: it is kept with the group, and nothing is left to combine.
     let maximum_alone = goal == STOCHASTIC;
     // Scratch memory of each item: its groups, then their chunks.
-    let bytes_of = |row: &Row| {
-        let (_, groups, chunks) = shape(size, row.n);
-        groups * (GROUP_BYTES + if maximum_alone { 0 } else { chunks * CHUNK_BYTES })
+    let bytes_of_group = |row: &Row| {
+        let (_, _, chunks) = shape(size, row.n);
+        GROUP_BYTES + if maximum_alone { 0 } else { chunks * CHUNK_BYTES }
     };
-    let total: u64 = rows.iter().map(bytes_of).sum();
+    let params = Groups { draw: draws(call.cuda(), &draw), size, goal, parameter, kept: 0, slices: 0 };
+    let (groups, size_of) = (|row: &Row| shape(size, row.n).1, |row: &Row| shape(size, row.n).0);
+    for rows in rounds(&rows, groups, size_of, bytes_of_group, |row, from, many| part::<T>(row, size, from, many)) {
+        let kept = matches!(rule, Rule::Threshold(_));
+        round::<T>(call, &params, rows, |row| groups(row) * bytes_of_group(row), kept)?;
+    }
+    Ok(())
+}
+
+/// `many` groups of an item from the group `from` on, whose first element is a multiple of 32.
+fn part<T: Element>(row: &Row, size: u64, from: u64, many: u64) -> Row {
+    let (size, _, _) = shape(size, row.n);
+    let begin = from * size;
+    Row {
+        gradient: row.gradient.byte_add(begin * size_of::<T>() as u64),
+        words: row.words.byte_add(begin / 32 * 8),
+        scales: row.scales.byte_add(2 * from),
+        n: many * size,
+        first: row.first + begin,
+        ..*row
+    }
+}
+
+/// Both passes over items whose scratch memory is there at once.
+fn round<T: Element>(
+    call: &Call<'_>,
+    params: &Groups,
+    mut rows: Vec<Row>,
+    bytes_of: impl Fn(&Row) -> u64,
+    keeps_sums: bool,
+) -> Result<()> {
+    let size = params.size;
+    let maximum_alone = params.goal == STOCHASTIC;
+    let total: u64 = rows.iter().map(&bytes_of).sum();
     let mut scratch = call.cuda().scratch(total)?;
     let mut at: Pointer = scratch.pointer();
     for row in &mut rows {
@@ -190,7 +224,7 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
 
     let longest = rows.iter().map(|row| shape(size, row.n).2).max().unwrap_or(1);
     let slices = longest.div_ceil(CHUNKS_PER_SLICE).clamp(1, SLICES_MAX);
-    let params = Groups { draw: draws(call.cuda(), &draw), size, goal, parameter, kept: 0, slices: slices as u32 };
+    let params = Groups { slices: slices as u32, ..*params };
     let units = |row: &Row| {
         let (size, groups, chunks) = shape(size, row.n);
         if size <= WARP_TILE { groups.div_ceil(WARPS) } else { groups * chunks }
@@ -205,7 +239,7 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
     call.launch(Module::Quantize, "group_combine", &params, &rows, joined, 0)?;
     let codes = format!("group_codes_{}", suffix::<T>());
     call.launch(Module::Quantize, &codes, &params, &rows, ctas::<T>, 0)?;
-    if matches!(rule, Rule::Threshold(_)) {
+    if keeps_sums {
         let params = Groups { kept: 1, ..params };
         let all = |row: &Row| shape(size, row.n).1 * slices;
         call.launch(Module::Quantize, "group_combine", &params, &rows, all, 0)?;

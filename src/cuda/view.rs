@@ -1,8 +1,9 @@
-//! Views of device memory: cudarc's own, made to be copied, divided and read as bytes.
+//! Views of device memory: cudarc's own, made to be copied and divided.
 
 #![expect(unsafe_code, reason = "part of the launch floor: reinterpretations that cudarc leaves to its caller")]
 
-use bytemuck::Pod;
+use super::item::Pointer;
+use super::order::event;
 use cudarc::driver::{
     CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop, sys,
 };
@@ -75,14 +76,6 @@ impl<'a, T> View<'a, T> {
     }
 }
 
-impl<'a, T: Pod> View<'a, T> {
-    /// The same memory as bytes.
-    pub(super) fn bytes(self) -> Option<CudaView<'a, u8>> {
-        // SAFETY: any initialised memory is valid as bytes, and `T: Pod` has no padding.
-        unsafe { self.native().transmute(self.len * size_of::<T>()) }
-    }
-}
-
 impl<T> DeviceSlice<T> for View<'_, T> {
     fn len(&self) -> usize {
         self.len
@@ -100,6 +93,14 @@ impl<T> DevicePtr<T> for View<'_, T> {
     fn device_ptr<'s>(&'s self, stream: &'s CudaStream) -> (sys::CUdeviceptr, SyncOnDrop<'s>) {
         self.native().view_ptr(stream)
     }
+}
+
+/// Where a slice lies. Whoever uses it sees to its order.
+pub(super) fn address<T>(slice: &CudaSlice<T>) -> Pointer {
+    // No wait: a stream is behind what was queued on it.
+    let (address, note) = slice.device_ptr(slice.stream());
+    let _ = event(note);
+    Pointer::new(address)
 }
 
 /// A mutably borrowed buffer on a CUDA device, or part of one: made from `&mut CudaSlice<T>` or a `CudaViewMut<T>`.
@@ -160,15 +161,6 @@ impl<'a, T> ViewMut<'a, T> {
 unsafe fn whole_life<'a, T>(part: CudaViewMut<'_, T>) -> CudaViewMut<'a, T> {
     // SAFETY: the types differ in their lifetime alone, and by 1 and 2 the longer one holds.
     unsafe { std::mem::transmute::<CudaViewMut<'_, T>, CudaViewMut<'a, T>>(part) }
-}
-
-impl<T: Pod> ViewMut<'_, T> {
-    /// The same memory as bytes.
-    pub(super) fn bytes_mut(&mut self) -> Option<CudaViewMut<'_, u8>> {
-        let bytes = self.0.len() * size_of::<T>();
-        // SAFETY: `T: Pod`: any bytes are valid elements, and the reverse.
-        unsafe { self.0.transmute_mut(bytes) }
-    }
 }
 
 impl<T> DeviceSlice<T> for ViewMut<'_, T> {

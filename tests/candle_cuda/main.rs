@@ -8,6 +8,7 @@
 )]
 
 mod driver;
+mod order;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -459,12 +460,15 @@ fn a_model_trains_behind_candles_trait() -> Result<()> {
     Ok(())
 }
 
+/// candle's default device has a stream on every thread: the null stream, which is ordered with all of them, stands for it.
 #[test]
 fn the_device_shares_candles_context_and_stream() -> Result<()> {
-    let Some((device, _alone)) = card() else { return Ok(()) };
-    let trigrad::device::Device::Cuda(cuda) = trigrad::candle::device(&device)? else { panic!("not CUDA") };
-    let stream = device.as_cuda_device()?.cuda_stream();
-    assert_eq!(cuda.stream().cu_stream(), stream.cu_stream());
-    assert_eq!(cuda.stream().context(), stream.context());
+    let Some((default, _alone)) = card() else { return Ok(()) };
+    for (device, own) in [(Device::new_cuda_with_stream(0)?, true), (default, false)] {
+        let trigrad::device::Device::Cuda(cuda) = trigrad::candle::device(&device)? else { panic!("not CUDA") };
+        let stream = device.as_cuda_device()?.cuda_stream();
+        assert_eq!(cuda.stream().cu_stream(), if own { stream.cu_stream() } else { std::ptr::null_mut() });
+        assert_eq!(cuda.stream().context(), stream.context());
+    }
     Ok(())
 }
