@@ -671,7 +671,7 @@ mod formats_a_tensor {
             twice.merge(&whole);
             assert_eq!((&read[0].to_words(), &read[1]), (&twice.to_words(), &ExactSum::default()));
             assert!(matches!(acc.queue_squared_norm(&mut sums[..5]), Err(Error::Length { .. })));
-            assert!(matches!(acc.queue_squared_norm(&mut []), Err(Error::Length { .. })));
+            assert!(matches!(acc.queue_squared_norm(&mut []), Err(Error::Index { .. })));
         }
     }
 

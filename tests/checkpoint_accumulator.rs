@@ -484,6 +484,10 @@ fn states_that_can_not_be_are_refused() -> Result<()> {
     let past = State { micro_batch: (1 << 24) + 1, ..of(planes, 1) };
     let e = make(Cpu::new(), planes).set_state(&past).unwrap_err();
     assert!(matches!(e, Error::Limit { what: "micro-batch index", .. }), "{e}");
+    let mut set = make(Cpu::new(), planes);
+    set.set_micro_batch((1 << 24) + 1);
+    let e = set.save(path("past.safetensors")).unwrap_err();
+    assert!(matches!(e, Error::Limit { what: "micro-batch index", .. }) && !path("past.safetensors").exists(), "{e}");
     for bad in [f64::NAN, f64::INFINITY, 1e40] {
         let e = refused(planes, 1, &|state| state.weights = bad);
         assert!(matches!(e, Error::Parameter { name: "sum of weights", .. }), "{e}");

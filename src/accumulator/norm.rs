@@ -37,8 +37,8 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Refused`]; [`crate::Error::Length`] for sums of no whole slots, or of none;
-    /// [`crate::Error::WrongDevice`]; what the device reports.
+    /// [`crate::Error::Refused`]; [`crate::Error::Length`] for sums of no whole slots and [`crate::Error::Index`] for
+    /// sums of none; [`crate::Error::WrongDevice`]; what the device reports.
     ///
     /// # Examples
     ///

@@ -52,9 +52,11 @@ impl<B: Backend> Accumulator<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`], or what the device reports.
+    /// [`Error::Refused`]; [`Error::Limit`] for a micro-batch index that was set past its limit, which
+    /// [`set_state`](Self::set_state) would refuse; what the device reports.
     pub fn state(&self) -> Result<State> {
         self.usable()?;
+        index_in_range(self.window.micro_batch)?;
         let tensor = |t: &Tensor<B>| {
             Ok(match &t.sum {
                 Sum::Adaptive { levels, scales } => TensorState::Levels {
@@ -181,10 +183,7 @@ impl TensorState {
 /// Checks the place in the run: an index that draws can be made under (or one past the last), and a sum that so many
 /// weights can come to.
 fn validate_place(state: &State) -> Result<()> {
-    if state.micro_batch > MICRO_BATCHES_MAX {
-        let (got, limit) = (u64::from(state.micro_batch), u64::from(MICRO_BATCHES_MAX));
-        return Err(Error::Limit { what: "micro-batch index", got, limit });
-    }
+    index_in_range(state.micro_batch)?;
     let most = f64::from(state.held) * f64::from(f32::MAX);
     // A merged window may have counted more than a u32 holds; its weights are still finite.
     if state.weights.is_finite() && (state.weights.abs() <= most || state.held == u32::MAX) {
@@ -192,6 +191,15 @@ fn validate_place(state: &State) -> Result<()> {
     }
     let requirement = "finite, and at most what so many micro-batches weigh";
     Err(Error::Parameter { name: "sum of weights", got: state.weights, requirement })
+}
+
+/// Checks the index of the next micro-batch: the window is full one past the last.
+fn index_in_range(next: u32) -> Result<()> {
+    if next <= MICRO_BATCHES_MAX {
+        return Ok(());
+    }
+    let (got, limit) = (u64::from(next), u64::from(MICRO_BATCHES_MAX));
+    Err(Error::Limit { what: "micro-batch index", got, limit })
 }
 
 /// Checks sums held in f32: finite, within the range, and no subnormal or negative zero, which are held as +0.
