@@ -11,7 +11,7 @@ use std::ops::{Deref, DerefMut};
 /// # Examples
 ///
 /// ```no_run
-/// use trigrad::backend::Memory;
+/// use trigrad::Memory;
 /// let cuda = trigrad::cuda::Cuda::new(0)?;
 /// let buffer = cuda.zeros::<f32>(1 << 20)?;
 /// assert_eq!(buffer.len(), 1 << 20);

@@ -44,7 +44,7 @@
 //!
 //! What can not be captured is refused before it reaches the driver ([`Error::Capture`]) and leaves the capture as it was:
 //! calls of which 2 or 3 is missing, and all that allocates or waits (`upload`, `zeros`, `reports`, `download`,
-//! `read_reports`, [`Cuda::synchronize`], reductions that return a number).
+//! `read_reports`, [`Cuda::synchronize`]).
 //!
 //! A capture freezes the step of the draws; with [`Cuda::set_step_offset`] kernels add a counter to it.
 
