@@ -13,11 +13,12 @@ use comfy_table::{CellAlignment, Table};
 use cudarc::driver::{CudaEvent, sys::CUevent_flags};
 use half::bf16;
 use std::num::NonZeroUsize;
-use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, Reduce, Spec};
+use trigrad::accumulator::{Accumulator, Config, Floats, Format, Held, Id, Reduce, Spec};
 use trigrad::cuda::{Buffer, Cuda};
+use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
-use trigrad::op::{Draw, Element};
+use trigrad::op::{Draw, Element, ElementType};
 use trigrad::{Backend, Memory};
 
 #[derive(Parser)]
@@ -186,6 +187,13 @@ fn accumulate<T: Element>(
             bench.rounds + 3,
         );
         anyhow::ensure!(sum.found()?.non_finite == 0, "the data has nothing out of range, yet something was found");
+        if T::TYPE == ElementType::Bf16 {
+            let mut sums = bench.cuda.zeros::<u32>(SUM_WORDS)?;
+            let name = format!("norm, {bits} bits, {what} ({} tensors)", specs.len());
+            bench.row(&name, n, f64::from(bits) / 8.0 + SCALES, || {
+                Ok(sum.queue_squared_norm(Cuda::view_mut(&mut sums))?)
+            })?;
+        }
     }
     Ok(())
 }
@@ -210,8 +218,10 @@ fn update<T: Element>(bench: &mut Bench, kind: &str, specs: &[Spec]) -> Result<(
     let factor = sum.factor(Reduce::Mean)?;
     let source = Source { bits: 4, block: sum.config().block, factor, draw: Draw::new(7, 0) };
     let gradient = |i: usize| -> Result<Gradient<'_, Cuda>> {
-        let held = sum.held(i)?;
-        Ok(Gradient::Packed { levels: held.levels, scales: held.scales })
+        match sum.held(i)? {
+            Held::Levels { levels, scales, .. } => Ok(Gradient::Packed { levels, scales }),
+            Held::F32(x) => Ok(Gradient::Dense(x)),
+        }
     };
     let mut reports = cuda.reports(1)?;
     let size = size_of::<T>() as f64;

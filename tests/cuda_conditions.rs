@@ -51,11 +51,11 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 /// Nonzeros and squared norm of planes in blocks of 64.
-fn count_and_norm<B: Backend>(
+fn count_and_norm<'a, B: Backend>(
     b: &B,
     n: usize,
-    words: B::View<'_, u32>,
-    scales: B::View<'_, u16>,
+    words: B::View<'a, u32>,
+    scales: B::View<'a, u16>,
 ) -> Result<[ExactSum; 2]> {
     let mut sums = b.zeros(2 * SUM_WORDS)?;
     b.count_nonzero(&CountNonzero, &mut [CountNonzeroItem { words, sum: 0 }], B::view_mut(&mut sums))?;

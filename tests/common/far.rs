@@ -98,7 +98,7 @@ fn part<B: Memory, T: bytemuck::Pod + Send + Sync>(
 }
 
 /// The squared norm of levels.
-fn squared_norm<B: Backend>(b: &B, n: usize, levels: B::View<'_, u32>, scales: B::View<'_, u16>) -> Result<f64> {
+fn squared_norm<'a, B: Backend>(b: &B, n: usize, levels: B::View<'a, u32>, scales: B::View<'a, u16>) -> Result<f64> {
     let mut sums = b.zeros(SUM_WORDS)?;
     let op = SquaredNorm { bits: BITS, grouping: Grouping::Block(BlockSize::default()) };
     b.squared_norm(&op, &mut [SquaredNormItem { n, levels, scales, sum: 0 }], B::view_mut(&mut sums))?;

@@ -6,17 +6,19 @@
 use half::{bf16, f16};
 use trigrad::Backend;
 use trigrad::Result;
-use trigrad::accumulator::{Accumulator, Config, Floats, Format, Reduce, Scales, Spec};
+use trigrad::accumulator::{Accumulator, Config, Floats, Format, Held, Reduce, Scales, Spec, TensorState};
 use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use trigrad::op::{BlockSize, Draw, Element};
 
-pub(crate) const FORMATS: [Format; 5] = [
+pub(crate) const FORMATS: [Format; 7] = [
     Format::Adaptive { bits: 2 },
     Format::Adaptive { bits: 4 },
     Format::Adaptive { bits: 8 },
     Format::Exact { bits: 4, scales: Scales::FirstLook { headroom: 2.0 } },
     Format::Exact { bits: 8, scales: Scales::LastWindow { headroom: 1.5 } },
+    Format::Exact { bits: 32, scales: Scales::LastWindow { headroom: 1.5 } },
+    Format::F32,
 ];
 
 /// Lengths of the tensors: more than one tile of work, a part of a block, a single element. `TRIGRAD_SMALL`: for
@@ -81,23 +83,27 @@ impl<B: Backend, T: Element> Parameter<B, T> {
     }
 
     fn update(&mut self, backend: &B, tensor: u32, sum: &Accumulator<B>, adam: bool) -> Result<()> {
-        let held = sum.held(tensor as usize)?;
-        let gradient = Gradient::Packed { levels: held.levels, scales: held.scales };
+        let (bits, gradient) = match sum.held(tensor as usize)? {
+            Held::Levels { bits, levels, scales } => (bits, Gradient::Packed { levels, scales }),
+            Held::F32(x) => (4, Gradient::Dense(x)),
+        };
         let draw = Draw::new(sum.config().seed, sum.step());
         let block = sum.config().block;
-        let source = Source { bits: sum.config().bits(), block, factor: sum.factor(Reduce::Mean)?, draw };
+        let source = Source { bits, block, factor: sum.factor(Reduce::Mean)?, draw };
         let weights = B::view_mut(&mut self.weights);
+        let mut reports = backend.reports(1)?;
         if adam {
             let op = AdamW { source, terms: AdamWTerms::new(0.01, (0.9, 0.999), 1e-8, 0.1, sum.step() + 1) };
             let (first_moment, second_moment) = (B::view_mut(&mut self.first), B::view_mut(&mut self.second));
-            let item = AdamWItem { tensor, first: 0, gradient, weights, first_moment, second_moment };
-            backend.update_adamw(&op, &mut [item], None)
+            let item = AdamWItem { tensor, first: 0, gradient, weights, first_moment, second_moment, report: 0 };
+            backend.update_adamw(&op, &mut [item], None, &mut reports)?;
         } else {
             let terms = SgdTerms { learning_rate: 0.5, momentum: 0.9, weight_decay: 0.01 };
             let momentum = Some(B::view_mut(&mut self.first));
-            let item = SgdItem { tensor, first: 0, gradient, weights, momentum };
-            backend.update_sgd(&Sgd { source, terms, nesterov: true }, &mut [item], None)
+            let item = SgdItem { tensor, first: 0, gradient, weights, momentum, report: 0 };
+            backend.update_sgd(&Sgd { source, terms, nesterov: true }, &mut [item], None, &mut reports)?;
         }
+        backend.read_reports(&reports)?[0].finite()
     }
 }
 
@@ -142,8 +148,13 @@ pub(crate) fn train<B: Backend + Clone>(backend: &B, format: Format, adam: bool)
         }
         let state = sum.state()?;
         for t in &state.tensors {
-            digest.add(t.levels.iter().copied());
-            digest.add(t.scales.iter().chain(t.seen.iter().flatten()).map(|s| u32::from(*s)));
+            match t {
+                TensorState::Levels { levels, scales, seen, .. } => {
+                    digest.add(levels.iter().copied());
+                    digest.add(scales.iter().chain(seen.iter().flatten()).map(|s| u32::from(*s)));
+                }
+                TensorState::F32(sum) => digest.add(sum.iter().map(|x| x.to_bits())),
+            }
         }
         for r in &state.reports {
             digest.add([r.non_finite as u32, r.first.map_or(u32::MAX, |f| f as u32), r.clipped as u32]);
