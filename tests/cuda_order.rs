@@ -225,7 +225,8 @@ fn reports_are_read_after_what_they_guard_was_dropped_elsewhere() {
             drop(out);
             (sum.found().unwrap(), sum)
         });
-        assert_eq!(found, Report { non_finite: 1, first: Some(77), clipped: 0 });
+        // The sum over tensors has no first index.
+        assert_eq!(found, Report { non_finite: 1, first: None, clipped: 0 });
         assert_eq!(elsewhere(move || sum.found().unwrap()), found);
     }
 }
