@@ -4,11 +4,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod generic;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 #[cfg(target_arch = "x86_64")]
 use avx512::Avx512;
 
-use super::measure::Kernels;
+use super::measure::{Kernels, rows};
 use super::plain::{accumulate, dequantize, quantize, read_out};
 use super::tile::{AdaptiveTile, ExactTile, Measure, Method, QuantizeTile, ReadOutTile};
 use crate::numerics::threshold::{Moments, Sum};
@@ -58,9 +62,11 @@ impl Simd {
         match self {
             Simd::Plain => quantize::blocks(method, w),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.quantize_blocks(method, w),
+            Simd::Avx2(cpu) => generic::quantize::tile(cpu, method, w, |rest| rows(&cpu, method, rest)),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512(cpu) => cpu.quantize_blocks(method, w),
+            Simd::Avx512(cpu) => generic::quantize::tile(cpu, method, w, |rest| {
+                generic::quantize::tile(cpu.avx2, method, rest, |rest| rows(&cpu.avx2, method, rest))
+            }),
         }
     }
 
@@ -78,9 +84,11 @@ impl Simd {
         match self {
             Simd::Plain => accumulate::adaptive(w),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.adaptive_blocks(w),
+            Simd::Avx2(cpu) => generic::accumulate::tile(cpu, w, accumulate::adaptive),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512(cpu) => cpu.adaptive_blocks(w),
+            Simd::Avx512(cpu) => generic::accumulate::tile(cpu, w, |rest| {
+                generic::accumulate::tile(cpu.avx2, rest, accumulate::adaptive)
+            }),
         }
     }
 
@@ -89,7 +97,11 @@ impl Simd {
         match self {
             Simd::Plain => accumulate::exact(w),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.exact_blocks(w),
+            Simd::Avx2(cpu) => generic::exact::tile(cpu, w, accumulate::exact),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(cpu) => {
+                generic::exact::tile(cpu, w, |rest| generic::exact::tile(cpu.avx2, rest, accumulate::exact))
+            }
         }
     }
 
@@ -141,9 +153,9 @@ impl Kernels for Simd {
         match *self {
             Simd::Plain => quantize::encode(method, measure, x, words, start, first, report),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => {
-                cpu.encode(method, measure, x, words, start, first, report);
-            }
+            Simd::Avx2(cpu) => cpu.encode(method, measure, x, words, start, first, report),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(cpu) => cpu.encode(method, measure, x, words, start, first, report),
         }
     }
 }
