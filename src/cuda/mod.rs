@@ -5,11 +5,10 @@
 //! | `launch.rs`, `order.rs`, `view.rs`, `pool.rs` | the launch floor: all `unsafe` of this backend |
 //! | `item.rs`, `draw.rs`, `modules.rs`, `scratch.rs`, `error.rs` | tables of tensors, draws, kernels, scratch memory, driver errors |
 //! | `memory.rs`, `buffer.rs` | buffers are cudarc's slices, transfers are queued |
-//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks, and its launch; the kernels are in `kernels/`, under the same names |
+//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `window.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | the operations of a family: their items and their launches; the kernels are in `kernels/`, under the same names (those of `window.rs` in `accumulate.cu`) |
 //!
-//! Operations are queued on one stream and return at once; only downloads, reading reports and the reductions that
-//! return a number wait. Nothing is copied to the device for a launch: a list of tensors travels in the kernel's
-//! parameters.
+//! Operations are queued on one stream and return at once; only downloads, of reports and sums too, wait. Nothing is
+//! copied to the device for a launch: a list of tensors travels in the kernel's parameters.
 //!
 //! # Streams and threads
 //!
@@ -28,9 +27,8 @@
 //!
 //! # Graph capture
 //!
-//! Quantize, dequantize, accumulate, look, window scales, merge, read out, check, the updates, and the transfers within the
-//! device neither wait nor allocate once they have run with the same sizes, so a stream may capture them and replay the
-//! graph on the same buffers. The operations become kernels and fills (a copy is a copy), whose number does not grow with
+//! No operation, nor a transfer within the device, waits, or allocates once it has run with the same sizes; so a stream may
+//! capture them and replay the graph on the same buffers. The operations become kernels and fills (a copy is a copy), whose number does not grow with
 //! the list, up to 380 tensors (`tests/cuda_graph.rs`).
 //! The caller must
 //!
