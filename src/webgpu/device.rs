@@ -134,32 +134,13 @@ impl Wgpu {
     }
 
     /// Checks that bytes can be used here: of a buffer of this device, neither destroyed nor mapped. `maker` made it, where
-    /// that is known.
+    /// that is known and nobody else has it.
     pub(super) fn usable(&self, maker: Option<&Arc<Inner>>, raw: Raw<'_>) -> Result<()> {
         match maker {
-            Some(maker) if Arc::ptr_eq(maker, &self.inner) || maker.link.device == self.inner.link.device => {}
-            Some(maker) => return Err(Error::WrongDevice { expected: self.inner.name(), got: maker.name() }),
-            None if raw.bytes > 0 => self.bound(raw)?,
-            None => {}
-        }
-        if raw.buffer.size() < 4 {
-            return Ok(()); // nothing of it can be bound
-        }
-        // Asking for mapped bytes is how wgpu tells a buffer's state: one that can be used refuses, being unmapped.
-        let mapped = || backend("accepts", "the buffer is mapped: unmap it first");
-        match raw.buffer.get_mapped_range(..4) {
-            Ok(_) => Err(mapped()),
-            Err(e) => {
-                let message = e.to_string();
-                let says = |words| message.contains(words);
-                if says("has been destroyed") {
-                    Err(backend("accepts", "the buffer was destroyed"))
-                } else if says("already been mapped") || says("not entirely mapped") {
-                    Err(mapped())
-                } else {
-                    Ok(())
-                }
-            }
+            Some(maker) if Arc::ptr_eq(maker, &self.inner) || maker.link.device == self.inner.link.device => Ok(()),
+            Some(maker) => Err(Error::WrongDevice { expected: self.inner.name(), got: maker.name() }),
+            None if raw.bytes == 0 || raw.buffer.size() < 4 => Ok(()), // nothing of it is read or written
+            None => self.bound(raw).and_then(|()| unmapped(raw)),
         }
     }
 
@@ -203,4 +184,24 @@ fn trial(device: &wgpu::Device) -> wgpu::BindGroupLayout {
             count: None,
         }],
     })
+}
+
+/// Checks that a buffer is neither destroyed nor mapped.
+fn unmapped(raw: Raw<'_>) -> Result<()> {
+    // Asking for mapped bytes is how wgpu tells a buffer's state: one that can be used refuses, being unmapped.
+    let mapped = || backend("accepts", "the buffer is mapped: unmap it first");
+    match raw.buffer.get_mapped_range(..4) {
+        Ok(_) => Err(mapped()),
+        Err(e) => {
+            let message = e.to_string();
+            let says = |words| message.contains(words);
+            if says("has been destroyed") {
+                Err(backend("accepts", "the buffer was destroyed"))
+            } else if says("already been mapped") || says("not entirely mapped") {
+                Err(mapped())
+            } else {
+                Ok(())
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ use bytemuck::Pod;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An owned buffer of `T` on the device.
 #[derive(Debug)]
@@ -15,18 +16,26 @@ pub struct Buffer<T> {
     raw: wgpu::Buffer,
     len: usize,
     maker: Arc<Inner>,
+    /// Whether the wgpu buffer was handed out: somebody else may then destroy it.
+    lent: AtomicBool,
     element: PhantomData<T>,
 }
 
 impl<T> Buffer<T> {
     pub(super) fn new(maker: &Arc<Inner>, raw: wgpu::Buffer, len: usize) -> Self {
-        Buffer { raw, len, maker: Arc::clone(maker), element: PhantomData }
+        Buffer { raw, len, maker: Arc::clone(maker), lent: AtomicBool::new(false), element: PhantomData }
     }
 
     /// The wgpu buffer; it is at least as long as the elements and padded to 16 bytes.
     #[must_use]
     pub fn raw(&self) -> &wgpu::Buffer {
+        self.lent.store(true, Ordering::Relaxed);
         &self.raw
+    }
+
+    /// Whose buffer it is, as long as nobody else has it too.
+    fn maker(&self) -> Option<&Arc<Inner>> {
+        (!self.lent.load(Ordering::Relaxed)).then_some(&self.maker)
     }
 
     /// The bytes of its elements.
@@ -35,11 +44,11 @@ impl<T> Buffer<T> {
     }
 
     pub(super) fn view(&self) -> View<'_, T> {
-        View { raw: self.all(), len: self.len, maker: Some(&self.maker), element: PhantomData }
+        View { raw: self.all(), len: self.len, maker: self.maker(), element: PhantomData }
     }
 
     pub(super) fn view_mut(&mut self) -> ViewMut<'_, T> {
-        ViewMut { raw: self.all(), len: self.len, maker: Some(&self.maker), element: PhantomData }
+        ViewMut { raw: self.all(), len: self.len, maker: self.maker(), element: PhantomData }
     }
 }
 
@@ -48,7 +57,7 @@ impl<T> Buffer<T> {
 pub struct View<'a, T> {
     pub(super) raw: Raw<'a>,
     pub(super) len: usize,
-    /// Whose buffer it is; `None` for one that somebody else made.
+    /// Whose buffer it is; `None` for one that somebody else made or has too.
     pub(super) maker: Option<&'a Arc<Inner>>,
     element: PhantomData<T>,
 }
@@ -66,7 +75,7 @@ impl<T> Copy for View<'_, T> {}
 pub struct ViewMut<'a, T> {
     pub(super) raw: Raw<'a>,
     pub(super) len: usize,
-    /// Whose buffer it is; `None` for one that somebody else made.
+    /// Whose buffer it is; `None` for one that somebody else made or has too.
     pub(super) maker: Option<&'a Arc<Inner>>,
     element: PhantomData<T>,
 }
