@@ -246,3 +246,49 @@ fn blocks_far_apart_are_what_each_is_alone() {
     let Some(gpu) = device(&Options::default()) else { return };
     far::far_apart(&gpu, n, &at).unwrap();
 }
+
+/// Exact sums at both ends of what scales and floats can be, on top of sums that are there already: the CPU's words.
+#[test]
+fn exact_sums_at_the_ends_of_the_range() {
+    fn sums<B: Backend>(b: &B) -> Result<Vec<u32>> {
+        let (n, block) = (101, BlockSize::new(32)?);
+        let bits: Vec<u32> = (0..words(n, 32) as u32).map(|i| i.wrapping_mul(0x9e37_79b9) ^ (i << 7)).collect();
+        let levels = b.upload(&bits)?;
+        // The largest scale, the smallest, one in between, a subnormal one; a negative one counts as its magnitude.
+        let scales = [b.upload(&[0x7e80u16, 0x0f80, 0x3f81, 0x0001])?, b.upload(&[0x7eff, 0xbf80, 0x7e80, 0x4000])?];
+        let mut start = vec![0u32; 3 * SUM_WORDS];
+        start[SUM_WORDS..2 * SUM_WORDS].fill(u32::MAX);
+        let mut sums = b.upload(&start)?;
+        let part = |bits| B::slice(B::view(&levels), 0..words(n, bits)).unwrap_or(B::view(&levels));
+        for (slot, scales) in scales.iter().enumerate() {
+            for bits in [2, 4, 8, 16] {
+                let op = SquaredNorm { bits, grouping: Grouping::Block(block) };
+                let item = SquaredNormItem { n, levels: part(bits), scales: B::view(scales), sum: slot };
+                b.squared_norm(&op, &mut [item], B::view_mut(&mut sums))?;
+            }
+        }
+        // In 32 bits a scale is at most 2^105.
+        let fine = b.upload(&[0x7400u16, 0x0800, 0x3f80, 0])?;
+        let op = SquaredNorm { bits: 32, grouping: Grouping::Block(block) };
+        let item = SquaredNormItem { n, levels: part(32), scales: B::view(&fine), sum: 2 };
+        b.squared_norm(&op, &mut [item], B::view_mut(&mut sums))?;
+        let (a, c) = (B::view(&scales[0]), B::view(&scales[1]));
+        let shifted = B::slice(B::view(&levels), 20..20 + words(n, 2)).unwrap_or(B::view(&levels));
+        let item = DotItem { n, words_a: part(2), scales_a: a, words_b: shifted, scales_b: c, sum: 1 };
+        b.dot(&Dot { grouping: Grouping::Block(block) }, &mut [item], B::view_mut(&mut sums))?;
+        let floats: Vec<f32> = [1, 0x0080_0000, 0x807f_ffff, 0x7f7f_ffff, 0xff80_0000, 0x7fc0_0000, 0xbf80_0001]
+            .map(f32::from_bits)
+            .to_vec();
+        let floats = b.upload(&floats)?;
+        let one = SquaredNormF32Item { x: B::view(&floats), sum: 1 };
+        let two = SquaredNormF32Item { x: B::view(&floats), sum: 0 };
+        b.squared_norm_f32(&SquaredNormF32, &mut [one, two], B::view_mut(&mut sums))?;
+        b.download(B::view(&sums))
+    }
+    let Some(gpu) = device(&Options::default()) else { return };
+    let (got, want) = (sums(&gpu).unwrap(), sums(&Cpu::plain()).unwrap());
+    assert!(want[..SUM_WORDS].iter().any(|word| *word != 0));
+    for (slot, (got, want)) in got.chunks(SUM_WORDS).zip(want.chunks(SUM_WORDS)).enumerate() {
+        assert_eq!(got, want, "slot {slot}");
+    }
+}

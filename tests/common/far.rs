@@ -101,7 +101,8 @@ fn part<B: Memory, T: bytemuck::Pod + Send + Sync>(
 fn squared_norm<'a, B: Backend>(b: &B, n: usize, levels: B::View<'a, u32>, scales: B::View<'a, u16>) -> Result<f64> {
     let mut sums = b.zeros(SUM_WORDS)?;
     let op = SquaredNorm { bits: BITS, grouping: Grouping::Block(BlockSize::default()) };
-    b.squared_norm(&op, &mut [SquaredNormItem { n, levels, scales, sum: 0 }], B::view_mut(&mut sums))?;
+    let item = SquaredNormItem { n, levels: B::shorten(levels), scales: B::shorten(scales), sum: 0 };
+    b.squared_norm(&op, &mut [item], B::view_mut(&mut sums))?;
     Ok(read_sums(b, B::view(&sums))?[0].to_f64())
 }
 
