@@ -174,7 +174,7 @@ item! {
         /// The tensor's number in the model: keys its draws.
         tensor: value(u32),
         /// Index of `weights[0]` in the tensor: a multiple of the block.
-        first: value(u64),
+        first: first,
         /// The gradient.
         gradient: gradient,
         /// The weights, read and written: f32, or bf16 rounded stochastically.
@@ -213,7 +213,7 @@ item! {
         /// The tensor's number in the model: keys its draws.
         tensor: value(u32),
         /// Index of `weights[0]` in the tensor: a multiple of the block.
-        first: value(u64),
+        first: first,
         /// The gradient.
         gradient: gradient,
         /// The weights, read and written: f32, or bf16 rounded stochastically.

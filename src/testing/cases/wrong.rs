@@ -366,7 +366,7 @@ fn pack(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good, visit };
     spoiler.lengths(&["words"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.slot = 4)?;
-    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX - LAST)
+    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX)
 }
 
 fn unpack(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
@@ -375,7 +375,7 @@ fn unpack(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     spoiler.lengths(&["words"], LAST, |c| &mut c.spoil)?;
     spoiler.with("trits of another group", |c| c.spoil = Some(Spoil { role: "trits", tensor: LAST, by: 1 }))?;
     spoiler.with("slot past the last", |c| c.slot = 4)?;
-    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX - LAST)
+    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX)
 }
 
 fn convert(conversion: Conversion, roles: &[&'static str], visit: &mut impl Visit) -> Result<(), Box<Failure>> {
