@@ -459,5 +459,12 @@ fn updates(rng: &mut Rng, adamw: bool, visit: &mut impl Visit) -> Result<(), Box
             UpdateRule::AdamW(op) => op.terms.learning_rate = rate,
         })?;
     }
+    for eps in [0.0, -1e-8, 1e-40, f32::NAN, f32::INFINITY].into_iter().filter(|_| adamw) {
+        spoiler.with(format!("eps {eps}"), |c| {
+            if let UpdateRule::AdamW(op) = &mut c.rule {
+                op.terms.eps = eps;
+            }
+        })?;
+    }
     visit.visit(&Wrong { case: half, why: "f16 weights".to_owned() })
 }
