@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # compute-sanitizer's four tools over the CUDA tests, on short tensors: needs a card, a driver and the CUDA toolkit.
-# The tools slow every launch, so the conformance suite runs one operation on one stream a process, several side by side, the longest
-# first. The driver does one call at a time, 80 a second: half an hour in all.
+# The tools slow every launch, so the conformance suite runs one operation on one stream a process, several side by side.
+# The driver does one call at a time, 80 a second: half an hour in all.
 #
 #   scripts/sanitize.sh                       builds the tests and runs all four tools
 #   scripts/sanitize.sh BINARY ...            runs them on test binaries that were built elsewhere
@@ -24,8 +24,15 @@ if [ $# = 0 ]; then
   mapfile -t binaries < <(cargo test --no-default-features --features cuda,testing --test 'cuda_*' --no-run \
     --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
 fi
-operations=${ONLY:-quantize accumulate_adaptive accumulate_exact update_sgd update_adamw look read_out check squared_norm dot dequantize
-  memory window_scales merge pack unpack split_planes join_planes planes_to_fields fields_to_planes count_nonzero}
+# The operations there are, as the suite itself names them.
+names() {
+  local binary
+  for binary in "${binaries[@]}"; do
+    case "$(basename "$binary")" in cuda_conformance*) "$binary" names --exact --nocapture | sed -n 's/^operation: //p' ;; esac
+  done | sort -u
+}
+operations=${ONLY:-$(names)}
+[ -n "$operations" ] || { echo "no operation is named by ${binaries[*]}" >&2; exit 1; }
 
 one() { # TOOL BINARY OPERATION TEST: a line with what came of it
   local log="$LOGS/$1-$(basename "$2")${3:+-$3-$4}.log" status=0

@@ -38,6 +38,14 @@ fn suite(cuda: &Cuda, options: impl Fn(&str) -> Options) {
     assert!(failures.is_empty(), "{} operations failed:\n{}", failures.len(), failures.join("\n\n"));
 }
 
+/// What `scripts/sanitize.sh` runs one by one; needs no card.
+#[test]
+fn names() {
+    for operation in ["memory"].iter().chain(OPERATIONS) {
+        println!("operation: {operation}");
+    }
+}
+
 #[test]
 fn on_the_default_stream() {
     if let Some(cuda) = card() {

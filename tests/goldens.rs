@@ -5,16 +5,20 @@
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::PathBuf;
-use trigrad::backend::Backend;
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
-use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge, WindowScales};
+use trigrad::numerics::reduce::{ExactSum, SUM_WORDS};
+use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32, F32Item};
 use trigrad::op::check::{self, Check};
 use trigrad::op::dequantize::{self, Dequantize};
+use trigrad::op::pack::{PlanesToFields, PlanesToFieldsItem, Unpack, UnpackItem};
 use trigrad::op::quantize::{self, Quantize, Rule, Threshold};
-use trigrad::op::read_out::{self, ReadOut};
-use trigrad::op::reduce::{Dot, SquaredNorm};
-use trigrad::op::{BlockSize, Draw, Element, Grouping, Report};
+use trigrad::op::read_out::{self, ReadOut, ReadOutF32};
+use trigrad::op::reduce::{
+    CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem,
+};
+use trigrad::op::window::{Look, LookItem, Merge, MergeItem, WindowScales, WindowScalesItem};
+use trigrad::op::{Backend, BlockSize, Draw, Element, Grouping, Report};
 use trigrad::testing::Reference;
 
 /// FNV-1a, 64 bits.
@@ -73,6 +77,17 @@ fn inputs<T: Element>(seed: u32, n: usize) -> Vec<T> {
 
 fn report(r: Report) -> Value {
     json!({ "non_finite": r.non_finite, "first": r.first, "clipped": r.clipped })
+}
+
+/// The sum that an operation adds to a slot of zeros.
+fn summed(operation: impl FnOnce(&mut [u32])) -> ExactSum {
+    let mut words = [0; SUM_WORDS];
+    operation(&mut words);
+    ExactSum::from_words(&words)
+}
+
+fn rounded(sum: &ExactSum) -> String {
+    format!("{:016x}", sum.to_f64().to_bits())
 }
 
 const N: usize = 9001;
@@ -146,37 +161,55 @@ macro_rules! produce {
                     });
                     out.insert(format!("adaptive {name} {bits} bits block {size}"), entry);
                 }
-                for (bits, size) in [(4, 64), (8, 32), (16, 1024)] {
+                for (bits, size) in [(4, 64), (8, 32), (16, 1024), (32, 64)] {
                     let block = BlockSize::new(size).unwrap();
                     let (mut c, mut seen) = (vec![0u32; words(N, bits)], vec![0u16; block.blocks(N)]);
                     let (mut s, mut r) = (vec![0u16; block.blocks(N)], vec![Report::default()]);
                     let x = inputs::<T>(20, N);
                     let item = LookItem { x: &x[..], seen: &mut seen[..], report: 0 };
                     $backend.look(&Look { block, weight: 1.0 }, &mut [item], &mut r).unwrap();
-                    $backend.window_scales(&WindowScales { headroom: 1.25 }, &seen[..], &mut s[..]).unwrap();
+                    let item = WindowScalesItem { seen: &seen[..], scales: &mut s[..] };
+                    $backend.window_scales(&WindowScales { headroom: 1.25, bits }, &mut [item]).unwrap();
                     for (m, weight) in [1.0, 0.5, -1.0 / 3.0].into_iter().enumerate() {
                         let x = inputs::<T>(20 + m as u32, N);
                         let draw = Draw::new(98, 3).micro_batch(m as u32);
-                        let op = Exact { bits, block, draw, weight, held: m as u32 };
+                        let op = Exact { bits, block, draw, weight, held: m as u32, headroom: None };
                         let item = ExactItem {
-                            tensor: 2, first: 0, x: &x[..], counts: &mut c[..], scales: &s[..], seen: &mut seen[..], report: 0,
+                            tensor: 2, first: 0, x: &x[..], counts: &mut c[..], scales: &mut s[..], seen: &mut seen[..], report: 0,
                         };
                         $backend.accumulate_exact(&op, &mut [item], &mut r).unwrap();
                     }
-                    let other = c.clone();
-                    $backend.merge(&Merge { bits, held: 3, added: 3 }, &other[..], &mut c[..]).unwrap();
-                    let op = SquaredNorm { bits, grouping: Grouping::Block(block), n: N };
-                    let norm = $backend.squared_norm(&op, &c[..], &s[..]).unwrap();
+                    let (other, seen_from) = (c.clone(), seen.clone());
+                    let item = MergeItem { from: &other[..], into: &mut c[..], seen_from: &seen_from[..], seen: &mut seen[..] };
+                    $backend.merge(&Merge { bits, held: 3, added: 3 }, &mut [item]).unwrap();
+                    let op = SquaredNorm { bits, grouping: Grouping::Block(block) };
+                    let item = SquaredNormItem { n: N, levels: &c[..], scales: &s[..], sum: 0 };
+                    let norm = summed(|sums| $backend.squared_norm(&op, &mut [item], sums).unwrap());
                     let entry = json!({
                         "counts": digest(&c.little_endian()), "scales": digest(&s.little_endian()), "seen": digest(&seen.little_endian()),
                         "report": report(r[0]), "read out": digest(&read::<T>(bits, block, &c, &s)),
-                        "squared norm": format!("{:016x}", norm.to_bits()),
+                        "squared norm": rounded(&norm),
                     });
                     out.insert(format!("exact {name} {bits} bits block {size}"), entry);
                 }
+                let (mut sum, mut y, mut r) = (vec![0f32; N], vec![T::from_f32_bits(0); N], vec![Report::default()]);
+                for (m, weight) in [1.0, 0.5, -1.0 / 3.0].into_iter().enumerate() {
+                    let x = inputs::<T>(60 + m as u32, N);
+                    let item = F32Item { first: 3, x: &x[..], sum: &mut sum[..], report: 0 };
+                    $backend.accumulate_f32(&F32 { weight }, &mut [item], &mut r).unwrap();
+                }
+                let item = read_out::F32Item { sum: &sum[..], out: &mut y[..], guard: None };
+                $backend.read_out_f32(&ReadOutF32 { factor: 1.0 / 3.0 }, &mut [item], None).unwrap();
+                let item = SquaredNormF32Item { x: &sum[..], sum: 0 };
+                let norm = summed(|sums| $backend.squared_norm_f32(&SquaredNormF32, &mut [item], sums).unwrap());
+                let entry = json!({
+                    "sum": digest(&float_bytes(&sum)), "report": report(r[0]), "read out": digest(&float_bytes(&y)),
+                    "squared norm": rounded(&norm),
+                });
+                out.insert(format!("sums in f32 {name}"), entry);
                 let (x, mut r) = (inputs::<T>(30, N), vec![Report::default()]);
                 let item = check::Item { x: &x[..], first: 10, report: 0 };
-                $backend.check(&Check { weight: 3e3 }, &[item], &mut r).unwrap();
+                $backend.check(&Check { weight: 3e3 }, &mut [item], &mut r).unwrap();
                 out.insert(format!("check {name}"), report(r[0]));
             }
 
@@ -191,16 +224,23 @@ macro_rules! produce {
                 let grouping = Grouping::default();
                 let op = Quantize::stochastic(Draw::new(1, 1));
                 let ((a, sa, _), (b, sb, _)) = (packed::<f32>(&op, N, 40), packed::<f32>(&op, N, 41));
-                let dot = $backend.dot(&Dot { grouping, n: N }, &a[..], &sa[..], &b[..], &sb[..]).unwrap();
-                let norm = $backend.squared_norm(&SquaredNorm { bits: 2, grouping, n: N }, &a[..], &sa[..]).unwrap();
+                let item = DotItem { n: N, words_a: &a[..], scales_a: &sa[..], words_b: &b[..], scales_b: &sb[..], sum: 0 };
+                let dot = summed(|sums| $backend.dot(&Dot { grouping }, &mut [item], sums).unwrap());
+                let item = SquaredNormItem { n: N, levels: &a[..], scales: &sa[..], sum: 0 };
+                let norm = SquaredNorm { bits: 2, grouping };
+                let norm = summed(|sums| $backend.squared_norm(&norm, &mut [item], sums).unwrap());
+                let item = CountNonzeroItem { words: &a[..], sum: 0 };
+                let nonzero = summed(|sums| $backend.count_nonzero(&CountNonzero, &mut [item], sums).unwrap());
                 let mut f = vec![0u32; a.len()];
-                $backend.planes_to_fields(&a[..], &mut f[..]).unwrap();
+                let item = PlanesToFieldsItem { words: &a[..], fields: &mut f[..] };
+                $backend.planes_to_fields(&PlanesToFields, &mut [item]).unwrap();
                 let (mut trits, mut r) = (vec![0i8; N], vec![Report::default()]);
-                $backend.unpack(&a[..], &mut trits[..], &mut r, 0).unwrap();
+                let item = UnpackItem { words: &a[..], trits: &mut trits[..], report: 0 };
+                $backend.unpack(&Unpack, &mut [item], &mut r).unwrap();
                 let trit_bytes: Vec<u8> = trits.iter().map(|t| *t as u8).collect();
                 let entry = json!({
-                    "dot": format!("{:016x}", dot.to_bits()), "squared norm": format!("{:016x}", norm.to_bits()),
-                    "nonzero": $backend.count_nonzero(&a[..]).unwrap(), "fields": digest(&f.little_endian()), "trits": digest(&trit_bytes),
+                    "dot": rounded(&dot), "squared norm": rounded(&norm),
+                    "nonzero": nonzero.to_count(), "fields": digest(&f.little_endian()), "trits": digest(&trit_bytes),
                 });
                 out.insert("packed".to_owned(), entry);
                 // Full vectors, to be checked by eye.

@@ -7,8 +7,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::PathBuf;
+use trigrad::Memory;
 use trigrad::accumulator::{Accumulator, Config, Format, NonFinite, Reduce, Scales, Spec};
-use trigrad::backend::Memory;
 use trigrad::cpu::Cpu;
 use trigrad::{Error, Result};
 

@@ -7,15 +7,20 @@ mod common;
 use common::{Packed, State, block};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use trigrad::backend::Backend;
 use trigrad::cpu::Cpu;
 use trigrad::numerics::level::weighted;
 use trigrad::numerics::pack::{self, trit, words};
-use trigrad::op::accumulate::{Adaptive, Exact, Merge};
+use trigrad::numerics::reduce::{ExactSum, SUM_WORDS};
+use trigrad::op::accumulate::{Adaptive, Exact};
+use trigrad::op::pack::{
+    FieldsToPlanes, FieldsToPlanesItem, JoinPlanes, JoinPlanesItem, Pack, PackItem, PlanesToFields, PlanesToFieldsItem,
+    SplitPlanes, SplitPlanesItem, Unpack, UnpackItem,
+};
 use trigrad::op::quantize::{Quantize, Rule, Threshold};
 use trigrad::op::read_out::ReadOut;
-use trigrad::op::reduce::{Dot, SquaredNorm};
-use trigrad::op::{BlockSize, Draw, Grouping, Report};
+use trigrad::op::reduce::{CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormItem};
+use trigrad::op::window::Merge;
+use trigrad::op::{Backend, BlockSize, Draw, Grouping, Report};
 
 /// Any f32 bits, finite ones of moderate size most of the time.
 fn value() -> impl Strategy<Value = f32> {
@@ -42,8 +47,28 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 fn unpack(words: &[u32], n: usize) -> (Vec<i8>, Report) {
     let (mut trits, mut reports) = (vec![99; n], vec![Report::default()]);
-    Cpu::new().unpack(words, &mut trits, &mut reports, 0).unwrap();
+    Cpu::new().unpack(&Unpack, &mut [UnpackItem { words, trits: &mut trits, report: 0 }], &mut reports).unwrap();
     (trits, reports[0])
+}
+
+fn pack(trits: &[i8], words: &mut [u32]) -> Report {
+    let mut reports = vec![Report::default()];
+    Cpu::new().pack(&Pack, &mut [PackItem { trits, words, report: 0 }], &mut reports).unwrap();
+    reports[0]
+}
+
+/// The sum that an operation adds to a slot of zeros.
+fn summed(operation: impl FnOnce(&mut [u32])) -> ExactSum {
+    let mut words = [0; SUM_WORDS];
+    operation(&mut words);
+    ExactSum::from_words(&words)
+}
+
+type Planes<'a> = (&'a [u32], &'a [u16]);
+
+fn dot(grouping: Grouping, n: usize, (words_a, scales_a): Planes<'_>, (words_b, scales_b): Planes<'_>) -> f64 {
+    let item = DotItem { n, words_a, scales_a, words_b, scales_b, sum: 0 };
+    summed(|sums| Cpu::new().dot(&Dot { grouping }, &mut [item], sums).unwrap()).to_f64()
 }
 
 proptest! {
@@ -51,23 +76,24 @@ proptest! {
 
     #[test]
     fn trits_survive_packing(trits in vec(-1i8..=1, 0..300)) {
-        let (mut planes, mut reports) = (vec![u32::MAX; words(trits.len(), 2)], vec![Report::default()]);
-        Cpu::new().pack(&trits, &mut planes, &mut reports, 0).unwrap();
+        let mut planes = vec![u32::MAX; words(trits.len(), 2)];
+        prop_assert_eq!(pack(&trits, &mut planes), Report::default());
         prop_assert_eq!(&unpack(&planes, trits.len()).0, &trits);
-        prop_assert_eq!(reports[0], Report::default());
         let nonzero = trits.iter().filter(|t| **t != 0).count() as u64;
-        prop_assert_eq!(Cpu::new().count_nonzero(&planes).unwrap(), nonzero);
+        let item = CountNonzeroItem { words: &planes[..], sum: 0 };
+        let counted = summed(|sums| Cpu::new().count_nonzero(&CountNonzero, &mut [item], sums).unwrap());
+        prop_assert_eq!(counted.to_count(), nonzero);
         // The tail is zero: a longer read gives zeros.
         prop_assert!((trits.len()..planes.len() * 16).all(|i| trit(&planes, i) == Some(0)));
     }
 
     #[test]
     fn what_is_no_trit_is_counted(trits in vec(any::<i8>(), 0..200)) {
-        let (mut planes, mut reports) = (vec![0; words(trits.len(), 2)], vec![Report::default()]);
-        Cpu::new().pack(&trits, &mut planes, &mut reports, 0).unwrap();
+        let mut planes = vec![0; words(trits.len(), 2)];
+        let report = pack(&trits, &mut planes);
         let bad = |t: &i8| !(-1..=1).contains(t);
-        prop_assert_eq!(reports[0].non_finite, trits.iter().filter(|t| bad(t)).count() as u64);
-        prop_assert_eq!(reports[0].first, trits.iter().position(bad).map(|i| i as u64));
+        prop_assert_eq!(report.non_finite, trits.iter().filter(|t| bad(t)).count() as u64);
+        prop_assert_eq!(report.first, trits.iter().position(bad).map(|i| i as u64));
         let kept: Vec<i8> = trits.iter().map(|t| if bad(t) { 0 } else { *t }).collect();
         prop_assert_eq!(unpack(&planes, trits.len()).0, kept);
     }
@@ -77,21 +103,25 @@ proptest! {
         let cpu = Cpu::new();
         let half = words.len() / 2;
         let (mut plus, mut minus, mut back) = (vec![0; half], vec![0; half], vec![0; words.len()]);
-        cpu.split_planes(&words, &mut plus, &mut minus).unwrap();
-        cpu.join_planes(&plus, &minus, &mut back).unwrap();
+        let split = SplitPlanesItem { words: &words[..], plus: &mut plus[..], minus: &mut minus[..] };
+        cpu.split_planes(&SplitPlanes, &mut [split]).unwrap();
+        let join = JoinPlanesItem { plus: &plus[..], minus: &minus[..], words: &mut back[..] };
+        cpu.join_planes(&JoinPlanes, &mut [join]).unwrap();
         prop_assert_eq!(&back, &words);
         let mut fields = vec![0; words.len()];
-        cpu.planes_to_fields(&words, &mut fields).unwrap();
+        let there = PlanesToFieldsItem { words: &words[..], fields: &mut fields[..] };
+        cpu.planes_to_fields(&PlanesToFields, &mut [there]).unwrap();
         back.fill(0);
-        cpu.fields_to_planes(&fields, &mut back).unwrap();
+        let again = FieldsToPlanesItem { fields: &fields[..], words: &mut back[..] };
+        cpu.fields_to_planes(&FieldsToPlanes, &mut [again]).unwrap();
         prop_assert_eq!(&back, &words);
     }
 
     #[test]
-    fn fields_hold_what_is_set(bits in prop::sample::select(vec![4u32, 8, 16]), seed in vec(any::<i32>(), 1..100)) {
-        let max = (1 << (bits - 1)) - 1;
+    fn fields_hold_what_is_set(bits in prop::sample::select(vec![4u32, 8, 16, 32]), seed in vec(any::<i32>(), 1..100)) {
+        let max = ((1i64 << (bits - 1)) - 1) as i32;
         let mut fields = vec![0; words(seed.len(), bits)];
-        let levels: Vec<i32> = seed.iter().map(|l| l.rem_euclid(2 * max + 1) - max).collect();
+        let levels: Vec<i32> = seed.iter().map(|l| (i64::from(*l).rem_euclid(2 * i64::from(max) + 1) - i64::from(max)) as i32).collect();
         for (i, l) in levels.iter().enumerate() {
             pack::set_field(&mut fields, bits, i, *l);
         }
@@ -186,7 +216,7 @@ proptest! {
         let found = common::adaptive(&op(weight), (0, 0), &x, &mut a);
         prop_assert_eq!(found, common::adaptive(&op(1.0), (0, 0), &p, &mut b));
         prop_assert_eq!(&a, &b);
-        let op = |weight| Exact { bits: 8, block: block(64), draw, weight, held: 0 };
+        let op = |weight| Exact { bits: 8, block: block(64), draw, weight, held: 0, headroom: None };
         let start = State { scales: vec![0x3f80; a.scales.len()], ..State::zero(n, 8, block(64)) };
         let (mut a, mut b) = (start.clone(), start);
         let found = common::exact(&op(weight), (0, 0), &x, &mut a);
@@ -196,12 +226,12 @@ proptest! {
 
     #[test]
     fn exact_counts_merge_in_any_order(
-        batches in vec(vec(value(), 150), 1..8), order in any::<u64>(), bits in prop::sample::select(vec![4u32, 8, 16]),
+        batches in vec(vec(value(), 150), 1..8), order in any::<u64>(), bits in prop::sample::select(vec![4u32, 8, 16, 32]),
     ) {
         let (n, size) = (150, block(32));
         let start = State { scales: vec![0x4080, 0x3f80, 0, 0x4000, 0x4100], ..State::zero(n, bits, size) };
         let count = |m: usize, held: u32, state: &mut State| {
-            let op = Exact { bits, block: size, draw: Draw::new(9, 1).micro_batch(m as u32), weight: 1.0, held };
+            let op = Exact { bits, block: size, draw: Draw::new(9, 1).micro_batch(m as u32), weight: 1.0, held, headroom: None };
             common::exact(&op, (1, 64), &batches[m], state)
         };
         let mut together = start.clone();
@@ -224,7 +254,6 @@ proptest! {
             let (held, into) = &mut workers[at];
             common::merge(&Merge { bits, held: *held, added }, &from, into);
             *held += added;
-            into.seen = into.seen.iter().zip(&from.seen).map(|(a, b)| *a.max(b)).collect();
         }
         prop_assert_eq!(&workers[0].1, &together);
     }
@@ -245,14 +274,15 @@ proptest! {
         let (n, grouping) = (x.len(), Grouping::Block(block));
         let op = Quantize::stochastic(Draw::new(1, 1)).grouping(grouping);
         let (Packed { words, scales }, _) = common::quantize(&op, (0, 0), &x);
-        let cpu = Cpu::new();
-        let dot = cpu.dot(&Dot { grouping, n }, &words, &scales, &words, &scales).unwrap();
-        prop_assert_eq!(dot, cpu.squared_norm(&SquaredNorm { bits: 2, grouping, n }, &words, &scales).unwrap());
+        let itself = dot(grouping, n, (&words, &scales), (&words, &scales));
+        let item = SquaredNormItem { n, levels: &words[..], scales: &scales[..], sum: 0 };
+        let op = SquaredNorm { bits: 2, grouping };
+        prop_assert_eq!(itself, summed(|sums| Cpu::new().squared_norm(&op, &mut [item], sums).unwrap()).to_f64());
         let negative: Vec<u32> = words.chunks(2).flat_map(|w| [w[1], w[0]]).collect();
-        prop_assert_eq!(-dot, cpu.dot(&Dot { grouping, n }, &words, &scales, &negative, &scales).unwrap());
+        prop_assert_eq!(-itself, dot(grouping, n, (&words, &scales), (&negative, &scales)));
         // Against the plain sum, within its rounding.
         let y: Vec<f32> = common::dequantize(grouping, &Packed { words, scales }, n);
         let plain: f64 = y.iter().map(|y| f64::from(*y) * f64::from(*y)).sum();
-        prop_assert!((dot - plain).abs() <= plain * n as f64 * f64::EPSILON);
+        prop_assert!((itself - plain).abs() <= plain * n as f64 * f64::EPSILON);
     }
 }

@@ -227,6 +227,7 @@ fn exact_counts() {
             draw: Draw::new(2, 2).micro_batch(k as u32),
             weight: 1.0,
             held: k as u32,
+            headroom: None,
         };
         assert_eq!(common::exact(&op, (0, 0), x, &mut state).clipped, 0);
         for (i, x) in x.iter().enumerate() {

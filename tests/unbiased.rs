@@ -191,7 +191,7 @@ fn exact_counts() {
         let mut state = State { scales: scales.clone(), ..State::zero(n, 4, size) };
         for m in 0..batches {
             let draw = Draw::new(8, step).micro_batch(m);
-            let op = Exact { bits: 4, block: size, draw, weight: 1.0, held: m };
+            let op = Exact { bits: 4, block: size, draw, weight: 1.0, held: m, headroom: None };
             assert_eq!(common::exact(&op, (0, 0), &x, &mut state).clipped, 0);
         }
         let sum: Vec<f32> = common::read_out(&ReadOut { bits: 4, block: size, factor: 1.0 }, &state, n);

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use rows::Row;
 use std::hint::black_box;
 use std::time::{Instant, SystemTime};
-use trigrad::backend::Memory;
+use trigrad::Memory;
 use trigrad::cpu::Cpu;
 
 #[derive(Parser)]

@@ -2,16 +2,19 @@
 
 use half::{bf16, f16};
 use std::hint::black_box;
-use trigrad::backend::Backend;
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
-use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Look, LookItem, Merge};
+use trigrad::numerics::reduce::SUM_WORDS;
+use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32, F32Item};
 use trigrad::op::check::{self, Check};
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::quantize::{self, Quantize, Threshold};
-use trigrad::op::read_out::{self, ReadOut};
-use trigrad::op::reduce::{Dot, SquaredNorm};
-use trigrad::op::{BlockSize, Draw, Element, Grouping, Report};
+use trigrad::op::read_out::{self, ReadOut, ReadOutF32};
+use trigrad::op::reduce::{
+    CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem,
+};
+use trigrad::op::window::{Look, LookItem, Merge, MergeItem, WindowScales, WindowScalesItem};
+use trigrad::op::{Backend, BlockSize, Draw, Element, Grouping, Report};
 
 /// One operation on one type.
 pub(crate) struct Row {
@@ -92,20 +95,28 @@ fn gradient_rows<T: Element>(cpu: Cpu, kind: &str, n: usize, rows: &mut Vec<Row>
             ok(cpu.accumulate_adaptive(&op, &mut [item], &mut reports));
         }));
     }
-    for bits in [4, 8, 16] {
+    for bits in [4, 8, 16, 32] {
         let (x, mut counts, mut scales) = (x.clone(), vec![0; words(n, bits)], vec![0; block.blocks(n)]);
         let mut seen = scales.clone();
         let mut reports = vec![Report::default()];
         let item = LookItem { x: &x[..], seen: &mut scales[..], report: 0 };
         ok(cpu.look(&Look { block, weight: 1.0 }, &mut [item], &mut reports));
+        let maxima = scales.clone();
+        let item = WindowScalesItem { seen: &maxima[..], scales: &mut scales[..] };
+        ok(cpu.window_scales(&WindowScales { headroom: 1.0, bits }, &mut [item]));
         let moved = bytes + 2 * size_of_val(&counts[..]) + 3 * size_of_val(&scales[..]);
         rows.push(row(format!("accumulate exact {bits} bits {kind}"), bytes, moved, move || {
-            let op = Exact { bits, block, draw, weight: 1.0, held: 0 };
-            let (counts, seen) = (&mut counts[..], &mut seen[..]);
-            let item = ExactItem { tensor: 0, first: 0, x: &x[..], counts, scales: &scales[..], seen, report: 0 };
+            let op = Exact { bits, block, draw, weight: 1.0, held: 0, headroom: None };
+            let (counts, scales, seen) = (&mut counts[..], &mut scales[..], &mut seen[..]);
+            let item = ExactItem { tensor: 0, first: 0, x: &x[..], counts, scales, seen, report: 0 };
             ok(cpu.accumulate_exact(&op, &mut [item], &mut reports));
         }));
     }
+    let (y, mut sum, mut reports) = (x.clone(), vec![0f32; n], vec![Report::default()]);
+    rows.push(row(format!("accumulate f32 {kind}"), bytes, bytes + 2 * size_of_val(&sum[..]), move || {
+        let item = F32Item { first: 0, x: &y[..], sum: &mut sum[..], report: 0 };
+        ok(cpu.accumulate_f32(&F32 { weight: 1.0 }, &mut [item], &mut reports));
+    }));
     let (y, mut seen, mut reports) = (x.clone(), vec![0; block.blocks(n)], vec![Report::default()]);
     let moved = bytes + 2 * size_of_val(&seen[..]);
     rows.push(row(format!("look {kind}"), bytes, moved, move || {
@@ -114,7 +125,7 @@ fn gradient_rows<T: Element>(cpu: Cpu, kind: &str, n: usize, rows: &mut Vec<Row>
     }));
     let mut reports = vec![Report::default()];
     rows.push(row(format!("check {kind}"), bytes, bytes, move || {
-        ok(cpu.check(&Check { weight: 1.0 }, &[check::Item { x: &x[..], first: 0, report: 0 }], &mut reports));
+        ok(cpu.check(&Check { weight: 1.0 }, &mut [check::Item { x: &x[..], first: 0, report: 0 }], &mut reports));
     }));
 }
 
@@ -137,6 +148,11 @@ fn levels(n: usize, bits: u32) -> (Vec<u32>, Vec<u16>) {
 fn output_rows<T: Element>(cpu: Cpu, kind: &str, n: usize, rows: &mut Vec<Row>) {
     let bytes = n * size_of::<T>();
     let (w, s) = levels(n, 2);
+    let (sum, mut out) = (gaussian::<f32>(n), vec![T::from_f32_bits(0); n]);
+    rows.push(row(format!("read out f32 {kind}"), bytes, bytes + size_of_val(&sum[..]), move || {
+        let item = read_out::F32Item { sum: &sum[..], out: &mut out[..], guard: None };
+        ok(cpu.read_out_f32(&ReadOutF32 { factor: 0.125 }, &mut [item], None));
+    }));
     let mut out = vec![T::from_f32_bits(0); n];
     let moved = bytes + size_of_val(&w[..]) + size_of_val(&s[..]);
     rows.push(row(format!("dequantize {kind}"), bytes, moved, move || {
@@ -163,25 +179,36 @@ fn packed_rows(cpu: Cpu, n: usize, rows: &mut Vec<Row>) {
     let (b, t) = (a.clone(), s.clone());
     let scaled = bytes + size_of_val(&s[..]);
     rows.push(row("dot".to_owned(), 2 * bytes, 2 * scaled, move || {
-        black_box(ok(cpu.dot(&Dot { grouping, n }, &b, &t, &b, &t)));
+        let item = DotItem { n, words_a: &b[..], scales_a: &t[..], words_b: &b[..], scales_b: &t[..], sum: 0 };
+        ok(cpu.dot(&Dot { grouping }, &mut [item], black_box(&mut [0; SUM_WORDS])));
     }));
     let b = a.clone();
     rows.push(row("count nonzero".to_owned(), bytes, bytes, move || {
-        black_box(ok(cpu.count_nonzero(&b)));
+        let item = CountNonzeroItem { words: &b[..], sum: 0 };
+        ok(cpu.count_nonzero(&CountNonzero, &mut [item], black_box(&mut [0; SUM_WORDS])));
     }));
     rows.push(row("squared norm 2 bits".to_owned(), bytes, scaled, move || {
-        black_box(ok(cpu.squared_norm(&SquaredNorm { bits: 2, grouping, n }, &a, &s)));
+        let item = SquaredNormItem { n, levels: &a[..], scales: &s[..], sum: 0 };
+        ok(cpu.squared_norm(&SquaredNorm { bits: 2, grouping }, &mut [item], black_box(&mut [0; SUM_WORDS])));
     }));
     let (a, s) = levels(n, 4);
     let bytes = 4 * a.len();
-    let (b, t) = (a.clone(), s);
+    let (b, t) = (a.clone(), s.clone());
     let scaled = bytes + size_of_val(&t[..]);
     rows.push(row("squared norm 4 bits".to_owned(), bytes, scaled, move || {
-        black_box(ok(cpu.squared_norm(&SquaredNorm { bits: 4, grouping, n }, &b, &t)));
+        let item = SquaredNormItem { n, levels: &b[..], scales: &t[..], sum: 0 };
+        ok(cpu.squared_norm(&SquaredNorm { bits: 4, grouping }, &mut [item], black_box(&mut [0; SUM_WORDS])));
     }));
-    let mut into = vec![0; a.len()];
-    rows.push(row("merge 4 bits".to_owned(), bytes, 3 * bytes, move || {
-        ok(cpu.merge(&Merge { bits: 4, held: 1, added: 1 }, &a, &mut into));
+    let x = gaussian::<f32>(n);
+    rows.push(row("squared norm f32".to_owned(), size_of_val(&x[..]), size_of_val(&x[..]), move || {
+        let item = SquaredNormF32Item { x: &x[..], sum: 0 };
+        ok(cpu.squared_norm_f32(&SquaredNormF32, &mut [item], black_box(&mut [0; SUM_WORDS])));
+    }));
+    let (mut into, seen_from) = (vec![0; a.len()], s);
+    let (mut seen, moved) = (seen_from.clone(), 3 * (bytes + size_of_val(&seen_from[..])));
+    rows.push(row("merge 4 bits".to_owned(), bytes, moved, move || {
+        let item = MergeItem { from: &a[..], into: &mut into[..], seen_from: &seen_from[..], seen: &mut seen[..] };
+        ok(cpu.merge(&Merge { bits: 4, held: 1, added: 1 }, &mut [item]));
     }));
 }
 
@@ -189,7 +216,7 @@ fn packed_rows(cpu: Cpu, n: usize, rows: &mut Vec<Row>) {
 pub(crate) fn all(cpus: &[Cpu], n: usize) -> Vec<Row> {
     let mut rows = Vec::new();
     for (i, &cpu) in cpus.iter().enumerate() {
-        let suffix = if i == 0 { String::new() } else { format!(", {}", trigrad::backend::Memory::name(&cpu)) };
+        let suffix = if i == 0 { String::new() } else { format!(", {}", trigrad::Memory::name(&cpu)) };
         gradient_rows::<f32>(cpu, &format!("f32{suffix}"), n, &mut rows);
         gradient_rows::<bf16>(cpu, &format!("bf16{suffix}"), n, &mut rows);
         gradient_rows::<f16>(cpu, &format!("f16{suffix}"), n, &mut rows);

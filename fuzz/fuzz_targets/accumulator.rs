@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 use libfuzzer_sys::fuzz_target;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, NonFinite, Reduce, Scales, Spec};
-use trigrad::backend::Backend;
+use trigrad::Backend;
 use trigrad::cpu::Cpu;
 use trigrad::testing::Reference;
 use trigrad_fuzz::{Bytes, outcome};

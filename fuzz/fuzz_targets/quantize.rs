@@ -4,15 +4,17 @@
 
 use half::{bf16, f16};
 use libfuzzer_sys::fuzz_target;
-use trigrad::backend::Backend;
+use trigrad::Backend;
 use trigrad::numerics::pack::words;
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::quantize::{Item, Quantize, Rule, Threshold};
+use trigrad::op::reduce::{CountNonzero, CountNonzeroItem};
+use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::op::{Element, Report};
 use trigrad::testing::Reference;
 use trigrad_fuzz::{Bytes, cpus, host, outcome};
 
-type Found = (Vec<u32>, Vec<u16>, Vec<Report>, Vec<u32>, u64);
+type Found = (Vec<u32>, Vec<u16>, Vec<Report>, Vec<u32>, Vec<u32>);
 
 struct Case<T> {
     op: Quantize,
@@ -42,9 +44,11 @@ fn run<B: Backend, T: Element>(b: &B, c: &Case<T>) -> Result<Found, String> {
         let item: dequantize::Item<'_, B, f32> =
             dequantize::Item { words: B::view(&words), scales: B::view(&scales), out: B::view_mut(&mut out) };
         b.dequantize(&Dequantize { grouping: c.op.grouping }, &mut [item])?;
-        let nonzero = b.count_nonzero(B::view(&words))?;
+        let mut sums = b.zeros::<u32>(SUM_WORDS)?;
+        let item = CountNonzeroItem { words: B::view(&words), sum: 0 };
+        b.count_nonzero(&CountNonzero, &mut [item], B::view_mut(&mut sums))?;
         let out = host(b, &out).iter().map(|x: &f32| x.to_bits()).collect();
-        Ok((host(b, &words), host(b, &scales), b.read_reports(&reports)?, out, nonzero))
+        Ok((host(b, &words), host(b, &scales), b.read_reports(&reports)?, out, host(b, &sums)))
     })();
     outcome(made)
 }

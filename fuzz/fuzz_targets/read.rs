@@ -4,11 +4,12 @@
 
 use half::{bf16, f16};
 use libfuzzer_sys::fuzz_target;
-use trigrad::backend::Backend;
+use trigrad::Backend;
 use trigrad::numerics::pack::words;
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::read_out::{self, ReadOut};
-use trigrad::op::reduce::{Dot, SquaredNorm};
+use trigrad::op::reduce::{Dot, DotItem, SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem};
+use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::op::{Element, Grouping};
 use trigrad::testing::Reference;
 use trigrad_fuzz::{Bytes, cpus, host, outcome};
@@ -20,11 +21,14 @@ struct Case {
     factor: f32,
     levels: Vec<u32>,
     scales: Vec<u16>,
+    /// Two slots that may hold any sum.
+    sums: Vec<u32>,
 }
 
-type Found<T> = (Result<Vec<T>, String>, Result<Vec<T>, String>, Result<u64, String>, Result<u64, String>);
+/// What each operation answers: bits of floats, or the words of sums.
+type Found = [Result<Vec<u32>, String>; 5];
 
-fn run<B: Backend, T: Element>(b: &B, c: &Case) -> Found<u32> {
+fn run<B: Backend, T: Element>(b: &B, c: &Case) -> Found {
     let bits_of = |out: Vec<T>| out.into_iter().map(|x| x.to_f32_bits()).collect::<Vec<u32>>();
     let dequantized = (|| {
         let (words, scales) = (b.upload(&c.levels)?, b.upload(&c.scales)?);
@@ -44,34 +48,63 @@ fn run<B: Backend, T: Element>(b: &B, c: &Case) -> Found<u32> {
     })();
     let dot = (|| {
         let (words, scales) = (b.upload(&c.levels)?, b.upload(&c.scales)?);
-        let op = Dot { grouping: c.grouping, n: c.n };
+        let op = Dot { grouping: c.grouping };
         let backwards: Vec<u32> = c.levels.iter().rev().copied().collect();
         let other = b.upload(&backwards)?;
-        b.dot(&op, B::view(&words), B::view(&scales), B::view(&other), B::view(&scales)).map(f64::to_bits)
+        let mut sums = b.upload(&c.sums)?;
+        let item = DotItem {
+            n: c.n,
+            words_a: B::view(&words),
+            scales_a: B::view(&scales),
+            words_b: B::view(&other),
+            scales_b: B::view(&scales),
+            sum: 1,
+        };
+        b.dot(&op, &mut [item], B::view_mut(&mut sums))?;
+        Ok(host(b, &sums))
     })();
     let norm = (|| {
         let (levels, scales) = (b.upload(&c.levels)?, b.upload(&c.scales)?);
-        let op = SquaredNorm { bits: c.bits, grouping: c.grouping, n: c.n };
-        b.squared_norm(&op, B::view(&levels), B::view(&scales)).map(f64::to_bits)
+        let op = SquaredNorm { bits: c.bits, grouping: c.grouping };
+        let mut sums = b.upload(&c.sums)?;
+        let item = SquaredNormItem { n: c.n, levels: B::view(&levels), scales: B::view(&scales), sum: 0 };
+        b.squared_norm(&op, &mut [item], B::view_mut(&mut sums))?;
+        Ok(host(b, &sums))
     })();
-    (outcome(dequantized), outcome(read), outcome(dot), outcome(norm))
+    let floats = (|| {
+        let x: Vec<f32> = c.levels.iter().map(|w| f32::from_bits(*w)).collect();
+        let (x, mut sums) = (b.upload(&x)?, b.upload(&c.sums)?);
+        let item = || SquaredNormF32Item { x: B::view(&x), sum: 1 };
+        b.squared_norm_f32(&SquaredNormF32, &mut [item(), item()], B::view_mut(&mut sums))?;
+        Ok(host(b, &sums))
+    })();
+    [dequantized, read, dot, norm, floats].map(outcome)
 }
 
 fn case<T: Element>(bytes: &mut Bytes<'_>) {
     let n = bytes.length().min(2100);
     let grouping = bytes.grouping();
-    let bits = if bytes.rarely() { bytes.word() } else { bytes.pick(&[2, 4, 8, 16]) };
+    let bits = if bytes.rarely() { bytes.word() } else { bytes.pick(&[2, 4, 8, 16, 32]) };
     let factor = bytes.float();
     let sound = !bytes.rarely();
     let scales = bytes.near(grouping.groups(n));
     // A few scales repeat, so that bytes reach the levels.
     let few = bytes.halves(8);
-    // 0, or from 2^-97 to 2^126.
-    let scale = |s: u16| if !sound { s } else if s.is_multiple_of(8) { 0 } else { 0x0f00 + s % (0x7e80 - 0x0f00 + 1) };
+    // 0, or from 2^-97 to 2^126; of 32 bits a power of two from 2^-111 to 2^105.
+    let scale = |s: u16| match s {
+        s if !sound => s,
+        s if s.is_multiple_of(8) => 0,
+        s if bits == 32 => (16 + s % 217) << 7,
+        s => 0x0f00 + s % (0x7e80 - 0x0f00 + 1),
+    };
     let scales = (0..scales).map(|i| scale(few[i % 8])).collect();
-    let count = bytes.near(words(n, bits.min(16)));
+    let count = bytes.near(words(n, bits.min(32)));
     let levels = bytes.values::<f32>(count).iter().map(|x| x.to_bits()).collect();
-    let case = Case { n, grouping, bits, factor, levels, scales };
+    // Below 2^300 in magnitude, so that nothing overflows.
+    let mut sums: Vec<u32> = (0..2 * SUM_WORDS).map(|_| bytes.word()).collect();
+    sums[SUM_WORDS - 1] = 0;
+    sums[2 * SUM_WORDS - 1] = u32::MAX;
+    let case = Case { n, grouping, bits, factor, levels, scales, sums };
     let expected = sound.then(|| run::<_, T>(&Reference, &case));
     for cpu in cpus() {
         let got = run::<_, T>(&cpu, &case);

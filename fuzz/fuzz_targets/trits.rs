@@ -3,9 +3,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trigrad::backend::Backend;
+use trigrad::Backend;
 use trigrad::numerics::pack::words;
+use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::op::Report;
+use trigrad::op::pack::{
+    FieldsToPlanes, FieldsToPlanesItem, JoinPlanes, JoinPlanesItem, Pack, PackItem, PlanesToFields, PlanesToFieldsItem,
+    SplitPlanes, SplitPlanesItem, Unpack, UnpackItem,
+};
+use trigrad::op::reduce::{CountNonzero, CountNonzeroItem};
 use trigrad::testing::Reference;
 use trigrad_fuzz::{Bytes, cpus, host, outcome};
 
@@ -26,41 +32,56 @@ struct Found {
     planes: Words,
     split: Result<(Vec<u32>, Vec<u32>), String>,
     joined: Words,
-    nonzero: Result<u64, String>,
+    nonzero: Words,
 }
 
 fn run<B: Backend>(b: &B, c: &Case) -> Found {
     let unpacked = (|| {
         let (words, mut trits, mut reports) = (b.upload(&c.words)?, b.upload(&vec![99i8; c.n])?, b.reports(1)?);
-        b.unpack(B::view(&words), B::view_mut(&mut trits), &mut reports, 0)?;
+        let item = UnpackItem { words: B::view(&words), trits: B::view_mut(&mut trits), report: 0 };
+        b.unpack(&Unpack, &mut [item], &mut reports)?;
         Ok((host(b, &trits), b.read_reports(&reports)?))
     })();
     let packed = (|| {
         let (trits, mut out, mut reports) = (b.upload(&c.trits)?, b.zeros::<u32>(c.lengths.0)?, b.reports(1)?);
-        b.pack(B::view(&trits), B::view_mut(&mut out), &mut reports, 0)?;
+        let item = PackItem { trits: B::view(&trits), words: B::view_mut(&mut out), report: 0 };
+        b.pack(&Pack, &mut [item], &mut reports)?;
         Ok((host(b, &out), b.read_reports(&reports)?))
     })();
     let converted = |back: bool| {
         let (from, mut to) = (b.upload(&c.words)?, b.zeros::<u32>(c.lengths.1)?);
         match back {
-            false => b.planes_to_fields(B::view(&from), B::view_mut(&mut to))?,
-            true => b.fields_to_planes(B::view(&from), B::view_mut(&mut to))?,
+            false => {
+                let item = PlanesToFieldsItem { words: B::view(&from), fields: B::view_mut(&mut to) };
+                b.planes_to_fields(&PlanesToFields, &mut [item])?;
+            }
+            true => {
+                let item = FieldsToPlanesItem { fields: B::view(&from), words: B::view_mut(&mut to) };
+                b.fields_to_planes(&FieldsToPlanes, &mut [item])?;
+            }
         }
         Ok(host(b, &to))
     };
     let split = (|| {
         let from = b.upload(&c.words)?;
         let (mut plus, mut minus) = (b.zeros::<u32>(c.lengths.1 / 2)?, b.zeros::<u32>(c.lengths.1 / 2)?);
-        b.split_planes(B::view(&from), B::view_mut(&mut plus), B::view_mut(&mut minus))?;
+        let (words, plus_view, minus_view) = (B::view(&from), B::view_mut(&mut plus), B::view_mut(&mut minus));
+        b.split_planes(&SplitPlanes, &mut [SplitPlanesItem { words, plus: plus_view, minus: minus_view }])?;
         Ok((host(b, &plus), host(b, &minus)))
     })();
     let joined = (|| {
         let (plus, minus) = c.words.split_at(c.words.len() / 2);
         let (plus, minus, mut to) = (b.upload(plus)?, b.upload(minus)?, b.zeros::<u32>(c.lengths.1)?);
-        b.join_planes(B::view(&plus), B::view(&minus), B::view_mut(&mut to))?;
+        let (plus, minus, words) = (B::view(&plus), B::view(&minus), B::view_mut(&mut to));
+        b.join_planes(&JoinPlanes, &mut [JoinPlanesItem { plus, minus, words }])?;
         Ok(host(b, &to))
     })();
-    let nonzero = b.upload(&c.words).and_then(|w| b.count_nonzero(B::view(&w)));
+    let nonzero = (|| {
+        let (words, mut sums) = (b.upload(&c.words)?, b.zeros::<u32>(SUM_WORDS)?);
+        let item = CountNonzeroItem { words: B::view(&words), sum: 0 };
+        b.count_nonzero(&CountNonzero, &mut [item], B::view_mut(&mut sums))?;
+        Ok(host(b, &sums))
+    })();
     Found {
         unpacked: outcome(unpacked),
         packed: outcome(packed),

@@ -3,11 +3,11 @@
 
 use half::bf16;
 use libfuzzer_sys::fuzz_target;
-use trigrad::backend::Backend;
+use trigrad::Backend;
 use trigrad::numerics::pack::words;
 use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
-use trigrad::op::Element;
+use trigrad::op::{Element, Report};
 use trigrad::testing::Reference;
 use trigrad_fuzz::{Bytes, cpus, host, outcome};
 
@@ -23,7 +23,7 @@ struct Case<T> {
     moments: [Vec<f32>; 2],
 }
 
-type Found = (Result<(), String>, Vec<u32>, Vec<u32>, Vec<u32>);
+type Found = (Result<(), String>, Vec<u32>, Vec<u32>, Vec<u32>, Vec<Report>);
 
 fn run<B: Backend, T: Element>(b: &B, c: &Case<T>) -> Found {
     let made = (|| {
@@ -34,29 +34,30 @@ fn run<B: Backend, T: Element>(b: &B, c: &Case<T>) -> Found {
             false => Gradient::Dense(B::view(&dense)),
         };
         let (tensor, first) = c.place;
+        let mut reports = b.reports(1)?;
         let done = match &c.sgd {
             Some(op) => {
                 let momentum = (op.terms.momentum != 0.0).then(|| B::view_mut(&mut m));
-                let item = SgdItem { tensor, first, gradient, weights: B::view_mut(&mut weights), momentum };
-                b.update_sgd(op, &mut [item], None)
+                let item = SgdItem { tensor, first, gradient, weights: B::view_mut(&mut weights), momentum, report: 0 };
+                b.update_sgd(op, &mut [item], None, &mut reports)
             }
             None => {
                 let (first_moment, second_moment) = (B::view_mut(&mut m), B::view_mut(&mut v));
                 let weights = B::view_mut(&mut weights);
-                b.update_adamw(&c.adamw, &mut [AdamWItem { tensor, first, gradient, weights, first_moment, second_moment }], None)
+                let item = AdamWItem { tensor, first, gradient, weights, first_moment, second_moment, report: 0 };
+                b.update_adamw(&c.adamw, &mut [item], None, &mut reports)
             }
         };
-        // A NaN's payload is no promise of an f32 operation: NaN is NaN.
-        let canon = |x: u32| if f32::from_bits(x).is_nan() { 0x7fc0_0000 } else { x };
-        let bits = |x: Vec<f32>| x.iter().map(|x| canon(x.to_bits())).collect();
-        let weights = host(b, &weights).iter().map(|w: &T| canon(w.to_f32_bits())).collect();
-        Ok((outcome(done), weights, bits(host(b, &m)), bits(host(b, &v))))
+        // What would not be finite is not written, so that even a NaN that was there keeps its bits.
+        let bits = |x: Vec<f32>| x.iter().map(|x| x.to_bits()).collect();
+        let weights = host(b, &weights).iter().map(|w: &T| w.to_f32_bits()).collect();
+        Ok((outcome(done), weights, bits(host(b, &m)), bits(host(b, &v)), b.read_reports(&reports)?))
     })();
-    made.unwrap_or_else(|e: trigrad::Error| (Err(format!("{e:?}")), Vec::new(), Vec::new(), Vec::new()))
+    made.unwrap_or_else(|e: trigrad::Error| (Err(format!("{e:?}")), Vec::new(), Vec::new(), Vec::new(), Vec::new()))
 }
 
 fn case<T: Element>(bytes: &mut Bytes<'_>) {
-    let bits = if bytes.rarely() { bytes.word() } else { bytes.pick(&[2, 4, 8, 16]) };
+    let bits = if bytes.rarely() { bytes.word() } else { bytes.pick(&[2, 4, 8, 16, 32]) };
     let block = bytes.block();
     let source = Source { bits, block, factor: bytes.float(), draw: bytes.draw() };
     let sgd = bytes.bool().then(|| {
@@ -71,9 +72,13 @@ fn case<T: Element>(bytes: &mut Bytes<'_>) {
     let place = (bytes.word(), bytes.first(block.get() as usize));
     let few = bytes.halves(4);
     let scales = bytes.near(block.blocks(n));
-    let scale = |s: u16| if s.is_multiple_of(8) { 0 } else { 0x0f00 + s % (0x7e80 - 0x0f00 + 1) };
+    let scale = |s: u16| match s {
+        s if s.is_multiple_of(8) => 0,
+        s if bits == 32 => (16 + s % 217) << 7,
+        s => 0x0f00 + s % (0x7e80 - 0x0f00 + 1),
+    };
     let scales = (0..scales).map(|i| scale(few[i % 4])).collect();
-    let count = bytes.near(words(n, bits.min(16)));
+    let count = bytes.near(words(n, bits.min(32)));
     let case = Case::<T> {
         sgd,
         adamw: AdamW { source, terms },

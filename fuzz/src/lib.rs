@@ -3,7 +3,7 @@
 
 use bytemuck::Pod;
 use std::path::PathBuf;
-use trigrad::backend::Memory;
+use trigrad::Memory;
 use trigrad::cpu::Cpu;
 use trigrad::op::{BlockSize, Draw, Element, Grouping};
 use trigrad::testing::values::raw;

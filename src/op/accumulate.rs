@@ -50,7 +50,7 @@ item! {
         /// The tensor's number in the model: keys its draws.
         tensor: value(u32),
         /// Index of `x[0]` in the tensor: a multiple of the block.
-        first: value(u64),
+        first: first,
         /// The gradient.
         x: read(T),
         /// Levels: `bits ceil(n / 32)` words, read and written; zero at the start of a window.
@@ -102,7 +102,7 @@ item! {
     /// One tensor to accumulate in f32. `n` is the length of `x`.
     pub struct F32Item<T> {
         /// Index of `x[0]` in the tensor, for the report: any.
-        first: value(u64),
+        first: first,
         /// The gradient.
         x: read(T),
         /// The sum: `n` floats, read and written; zero at the start of a window.
@@ -179,7 +179,7 @@ item! {
         /// The tensor's number in the model: keys its draws.
         tensor: value(u32),
         /// Index of `x[0]` in the tensor: a multiple of the block.
-        first: value(u64),
+        first: first,
         /// The gradient.
         x: read(T),
         /// Counts: `bits ceil(n / 32)` words, read and written; zero at the start of a window.

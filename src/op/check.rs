@@ -28,7 +28,7 @@ item! {
         /// The gradient.
         x: read(T),
         /// Index of `x[0]` in the tensor, for the report: any.
-        first: value(u64),
+        first: first,
         /// The slot of the reports that takes what is found.
         report: report,
     }

@@ -1,8 +1,8 @@
 //! What one tensor brings to an operation, and the macro that declares it.
 //!
-//! An item's fields are of few kinds: plain values, views that are read, views that are written, and slots of the
-//! reports or sums. The macro writes the struct, and from the kinds what every item needs: are all views usable
-//! here, which slots does it name, and the same item with the views of another kind of memory.
+//! An item's fields are of few kinds: plain values, the index of the first element, views that are read, views that are
+//! written, and slots of the reports or sums. The macro writes the struct, and from the kinds what every item needs: are
+//! all views usable here, which slots does it name, and the same item with the views of another kind of memory.
 
 use crate::error::Result;
 use crate::memory::Memory;
@@ -34,6 +34,10 @@ pub trait Rewrap<A: Memory + ?Sized, B: Memory + ?Sized> {
     ///
     /// [`crate::Error::WrongDevice`].
     fn reports_mut<'r>(&self, reports: &'r mut A::Reports) -> Result<&'r mut B::Reports>;
+    /// The index of an item's first element in its tensor: as it is.
+    fn first(&self, first: u64) -> u64 {
+        first
+    }
 }
 
 /// The slots that an item names.
@@ -87,6 +91,7 @@ macro_rules! item {
 
 macro_rules! field_type {
     (value, $a:lifetime, $m:ident, $ty:ty) => { $ty };
+    (first, $a:lifetime, $m:ident) => { u64 };
     (read, $a:lifetime, $m:ident, $ty:ty) => { $m::View<$a, $ty> };
     (write, $a:lifetime, $m:ident, $ty:ty) => { $m::ViewMut<$a, $ty> };
     (maybe_write, $a:lifetime, $m:ident, $ty:ty) => { Option<$m::ViewMut<$a, $ty>> };
@@ -128,6 +133,9 @@ macro_rules! field_slot {
 }
 
 macro_rules! field_rewrap {
+    (first, $by:ident, $field:expr) => {
+        $by.first($field)
+    };
     (read, $by:ident, $field:expr) => {
         $by.view(M::shorten($field))?
     };

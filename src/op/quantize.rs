@@ -113,7 +113,7 @@ item! {
         /// Index of `x[0]` in the tensor: 0, or where only a part is given a multiple of the block, or of both 32 and the
         /// row. Planes and scales then come out as if the whole tensor had been given. Under [`Grouping::Tensor`] it is a
         /// multiple of 32, and the scale is that of the part.
-        first: value(u64),
+        first: first,
         /// The gradient.
         x: read(T),
         /// Planes: `2 ceil(n / 32)` words. Every word is written; bits past `n` are zero.

@@ -75,8 +75,8 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// [`Error::BitWidth`]; [`Error::Parameter`] for a factor or term that is not finite; [`Error::Limit`] for the
-    /// micro-batch index.
+    /// [`Error::BitWidth`]; [`Error::Parameter`] for a factor or term that is not finite, or an eps that is no normal f32
+    /// above 0; [`Error::Limit`] for the micro-batch index.
     pub fn validate(&self) -> Result<()> {
         self.source.validate()?;
         let t = &self.terms;
@@ -87,7 +87,10 @@ impl AdamW {
         finite("1 - beta 2", t.rest2)?;
         finite("correction of the first moment", t.correct1)?;
         finite("correction of the second moment", t.correct2)?;
-        finite("eps", t.eps)?;
+        if !t.eps.is_normal() || t.eps < 0.0 {
+            let requirement = "a normal f32 above 0: without it, a moment of 0 divides by 0";
+            return Err(Error::Parameter { name: "eps", got: f64::from(t.eps), requirement });
+        }
         finite("1 - learning rate times weight decay", t.keep)
     }
 }
@@ -174,7 +177,7 @@ item! {
         /// The tensor's number in the model: keys its draws.
         tensor: value(u32),
         /// Index of `weights[0]` in the tensor: a multiple of the block.
-        first: value(u64),
+        first: first,
         /// The gradient.
         gradient: gradient,
         /// The weights, read and written: f32, or bf16 rounded stochastically.
@@ -213,7 +216,7 @@ item! {
         /// The tensor's number in the model: keys its draws.
         tensor: value(u32),
         /// Index of `weights[0]` in the tensor: a multiple of the block.
-        first: value(u64),
+        first: first,
         /// The gradient.
         gradient: gradient,
         /// The weights, read and written: f32, or bf16 rounded stochastically.

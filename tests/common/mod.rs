@@ -3,14 +3,14 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot run its operation fails")]
 
-use trigrad::Backend;
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
-use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, Merge};
+use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem};
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::quantize::{self, Quantize};
 use trigrad::op::read_out::{self, ReadOut};
-use trigrad::op::{BlockSize, Element, Grouping, Report};
+use trigrad::op::window::{Merge, MergeItem};
+use trigrad::op::{Backend, BlockSize, Element, Grouping, Report};
 
 /// Planes and scales.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,14 +66,20 @@ pub(crate) fn adaptive<T: Element>(op: &Adaptive, (tensor, first): (u32, u64), x
 
 pub(crate) fn exact<T: Element>(op: &Exact, (tensor, first): (u32, u64), x: &[T], state: &mut State) -> Report {
     let mut reports = vec![Report::default()];
-    let (counts, seen) = (&mut state.levels[..], &mut state.seen[..]);
-    let item = ExactItem { tensor, first, x, counts, scales: &state.scales[..], seen, report: 0 };
+    let (counts, scales, seen) = (&mut state.levels[..], &mut state.scales[..], &mut state.seen[..]);
+    let item = ExactItem { tensor, first, x, counts, scales, seen, report: 0 };
     Cpu::new().accumulate_exact(op, &mut [item], &mut reports).unwrap();
     reports[0]
 }
 
 pub(crate) fn merge(op: &Merge, from: &State, into: &mut State) {
-    Cpu::new().merge(op, &from.levels, &mut into.levels).unwrap();
+    let item = MergeItem {
+        from: &from.levels[..],
+        into: &mut into.levels[..],
+        seen_from: &from.seen[..],
+        seen: &mut into.seen[..],
+    };
+    Cpu::new().merge(op, &mut [item]).unwrap();
 }
 
 pub(crate) fn read_out<T: Element>(op: &ReadOut, state: &State, n: usize) -> Vec<T> {

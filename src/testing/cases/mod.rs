@@ -229,7 +229,7 @@ fn groupings(options: &Options, number: usize) -> Vec<(Grouping, Vec<usize>)> {
 
 /// Levels (planes for 2 bits) and scales of any kind.
 fn side(rng: &mut Rng, bits: u32, grouping: Grouping, n: usize) -> Side {
-    (levels(rng, bits, n), scales(rng, grouping.groups(n), 0x7e80))
+    (levels(rng, bits, n), count_scales(rng, bits, grouping.groups(n)))
 }
 
 /// The element type, for messages.
@@ -281,7 +281,12 @@ fn scales(rng: &mut Rng, n: usize, largest: u16) -> Vec<u16> {
     (0..n).map(scale).collect()
 }
 
-/// Scales of a window of counts: for 32 bits powers of two from 2^-111 to 2^105, and zeros.
+/// Scales near the largest that a width has: 2^126, or 2^105 for 32 bits.
+fn large_scales(bits: u32, n: usize) -> Vec<u16> {
+    (0..n as u16).map(|i| if bits == 32 { 0x7400 - (i % 4 << 7) } else { 0x7e80 - i % 4 }).collect()
+}
+
+/// Scales of levels or counts: for 32 bits powers of two from 2^-111 to 2^105, and zeros.
 fn count_scales(rng: &mut Rng, bits: u32, n: usize) -> Vec<u16> {
     if bits < 32 {
         return scales(rng, n, 0x7e80);

@@ -58,9 +58,10 @@ impl Case for Pack {
     }
 
     fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, singly: bool) -> Result<()> {
-        let views = bound.trits.views()?.into_iter().zip(bound.words.views_mut()?).zip(self.slot..);
+        let views = bound.trits.views()?.into_iter().zip(bound.words.views_mut()?).enumerate();
+        let slot = |i| self.slot.saturating_add(i);
         let mut items: Vec<PackItem<'_, B>> =
-            views.map(|((trits, words), report)| PackItem { trits, words, report }).collect();
+            views.map(|(i, (trits, words))| PackItem { trits, words, report: slot(i) }).collect();
         by(&mut items, singly, |items| backend.pack(&PackOp, items, &mut bound.reports))
     }
 
@@ -131,9 +132,10 @@ impl Case for Unpack {
     }
 
     fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B>, _: usize, singly: bool) -> Result<()> {
-        let views = bound.words.views()?.into_iter().zip(bound.trits.views_mut()?).zip(self.slot..);
+        let views = bound.words.views()?.into_iter().zip(bound.trits.views_mut()?).enumerate();
+        let slot = |i| self.slot.saturating_add(i);
         let mut items: Vec<UnpackItem<'_, B>> =
-            views.map(|((words, trits), report)| UnpackItem { words, trits, report }).collect();
+            views.map(|(i, (words, trits))| UnpackItem { words, trits, report: slot(i) }).collect();
         by(&mut items, singly, |items| backend.unpack(&UnpackOp, items, &mut bound.reports))
     }
 

@@ -1,7 +1,7 @@
 //! Cases of read out.
 
 use super::update::marked;
-use super::{blocks, lengths, levels, scales, type_name};
+use super::{blocks, count_scales, large_scales, lengths, levels, scales, type_name};
 use crate::error::Result;
 use crate::numerics::pack::set_field;
 use crate::op::read_out::{BITS, Item, ReadOut as Op};
@@ -119,7 +119,7 @@ fn near_the_end<T: Element>(rng: &mut Rng, bits: u32, block: BlockSize) -> ReadO
         if bits > 2 {
             (0..n).step_by(5).for_each(|i| set_field(&mut levels, bits, i, 4));
         }
-        Levels { n, levels, scales: (0..block.blocks(n) as u16).map(|b| 0x7e80 - b % 4).collect(), guard: None }
+        Levels { n, levels, scales: large_scales(bits, block.blocks(n)), guard: None }
     };
     let tensors = [1, 32, 77, 300, 9000].map(tensor).into();
     let factor = rng.pick(&[0.25, -0.25, 0.5, 1.0 / 2_147_483_648.0, 1.2e-38]);
@@ -146,7 +146,10 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                 let largest = if number % 2 == 0 { 0x4f80 } else { 0x7e80 };
                 let mut tensor = |(i, n): (usize, usize)| {
                     let levels = levels(&mut rng, bits, n);
-                    let scales = scales(&mut rng, block.blocks(n), largest);
+                    let scales = match bits {
+                        32 => count_scales(&mut rng, bits, block.blocks(n)),
+                        _ => scales(&mut rng, block.blocks(n), largest),
+                    };
                     Levels { n, levels, scales, guard: (guarded && i % 3 > 0).then_some(i % 5) }
                 };
                 let tensors =

@@ -1,6 +1,6 @@
 //! Cases of weight updates: several steps in a row.
 
-use super::{Given, blocks, lengths, levels, list, place, scales, slots, type_name};
+use super::{Given, blocks, count_scales, large_scales, lengths, levels, list, place, scales, slots, type_name};
 use crate::error::Result;
 use crate::numerics::pack::words;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
@@ -219,7 +219,11 @@ pub(super) fn update<T: Element>(rng: &mut Rng, rule: Rule, lengths: &[usize]) -
             dense.push(Pattern::Normal.values(rng, n));
         } else {
             // Scales of gradients as they are met; the squares stay finite.
-            packed.push((levels(rng, bits, n), scales(rng, block.blocks(n), 0x4b00)));
+            let scales = match bits {
+                32 => count_scales(rng, bits, block.blocks(n)).into_iter().map(|s| s.min(0x3f80)).collect(),
+                _ => scales(rng, block.blocks(n), 0x4b00),
+            };
+            packed.push((levels(rng, bits, n), scales));
             dense.push(Vec::new());
         }
         debug_assert_eq!(packed[i].0.len(), if i % 3 == 2 { 0 } else { words(n, bits) });
@@ -296,7 +300,7 @@ fn extremes<T: Element>(rng: &mut Rng, adamw: bool, source: Source) -> Vec<Updat
         let mut rule = rules(0.1)[0];
         rule.source_mut().factor = factor;
         let mut case = update::<T>(rng, rule, &[300, 1029, 517]);
-        case.packed.iter_mut().for_each(|p| p.1 = (0..p.1.len() as u16).map(|block| 0x7e80 - block % 4).collect());
+        case.packed.iter_mut().for_each(|p| p.1 = large_scales(source.bits, p.1.len()));
         cases.push(case);
     }
     cases

@@ -366,7 +366,7 @@ fn pack(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut spoiler = Spoiler { good, visit };
     spoiler.lengths(&["words"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.slot = 4)?;
-    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX - LAST)
+    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX)
 }
 
 fn unpack(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
@@ -375,7 +375,7 @@ fn unpack(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     spoiler.lengths(&["words"], LAST, |c| &mut c.spoil)?;
     spoiler.with("trits of another group", |c| c.spoil = Some(Spoil { role: "trits", tensor: LAST, by: 1 }))?;
     spoiler.with("slot past the last", |c| c.slot = 4)?;
-    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX - LAST)
+    spoiler.with("slot of the highest number", |c| c.slot = usize::MAX)
 }
 
 fn convert(conversion: Conversion, roles: &[&'static str], visit: &mut impl Visit) -> Result<(), Box<Failure>> {
@@ -457,6 +457,13 @@ fn updates(rng: &mut Rng, adamw: bool, visit: &mut impl Visit) -> Result<(), Box
         spoiler.with(format!("learning rate {rate}"), |c| match &mut c.rule {
             UpdateRule::Sgd(op) => op.terms.learning_rate = rate,
             UpdateRule::AdamW(op) => op.terms.learning_rate = rate,
+        })?;
+    }
+    for eps in [0.0, -1e-8, 1e-40, f32::NAN, f32::INFINITY].into_iter().filter(|_| adamw) {
+        spoiler.with(format!("eps {eps}"), |c| {
+            if let UpdateRule::AdamW(op) = &mut c.rule {
+                op.terms.eps = eps;
+            }
         })?;
     }
     visit.visit(&Wrong { case: half, why: "f16 weights".to_owned() })

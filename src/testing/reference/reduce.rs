@@ -2,7 +2,7 @@
 
 use super::Reference;
 use crate::error::Result;
-use crate::numerics::float::bf16_to_f32;
+use crate::numerics::float::{bf16_to_f32, magnitude};
 use crate::numerics::pack::{level, trit};
 use crate::numerics::reduce::{ExactSum, SUM_WORDS};
 use crate::op::reduce::{CountNonzero, Dot, SquaredNorm, SquaredNormF32};
@@ -14,6 +14,11 @@ fn into(sums: &mut [u32], slot: usize, add: impl FnOnce(&mut ExactSum)) {
     let mut sum = ExactSum::from_words(words);
     add(&mut sum);
     words.copy_from_slice(&sum.to_words());
+}
+
+/// A scale, whose sign does not matter to a sum.
+fn scale(scales: &[u16], group: usize) -> u32 {
+    magnitude(bf16_to_f32(scales[group]))
 }
 
 impl Launch<CountNonzero> for Reference {
@@ -36,8 +41,7 @@ impl Launch<Dot> for Reference {
             into(sums, item.sum, |sum| {
                 for i in 0..item.n {
                     let product = i64::from(level(item.words_a, 2, i)) * i64::from(level(item.words_b, 2, i));
-                    let scale = |scales: &[u16]| bf16_to_f32(scales[i / size]);
-                    sum.add_product(product, scale(item.scales_a), scale(item.scales_b));
+                    sum.add_product(product, scale(item.scales_a, i / size), scale(item.scales_b, i / size));
                 }
             });
         }
@@ -52,7 +56,7 @@ impl Launch<SquaredNorm> for Reference {
             let size = op.grouping.size(item.n);
             into(sums, item.sum, |sum| {
                 for i in 0..item.n {
-                    let (l, s) = (level(item.levels, op.bits, i), bf16_to_f32(item.scales[i / size]));
+                    let (l, s) = (level(item.levels, op.bits, i), scale(item.scales, i / size));
                     // The square of a 32-bit level times two mantissas has up to 78 bits: the level's two halves apart.
                     let (high, low) = (i64::from(l >> 16), i64::from(l & 0xffff));
                     sum.add_product(low * low, s, s);

@@ -151,6 +151,16 @@ pub(super) fn window_scale(max: u32, headroom: u32) -> u32 {
     stochastic_scale(product.min(0x7e80_0000))
 }
 
+/// The smallest power of two of which 2^21 cover the product.
+pub(super) fn fine_scale(max: u32, headroom: u32) -> u32 {
+    let product = truncated(value(max).times(value(headroom))).min(0x7e80_0000);
+    if value(product).below(Real::new(1, -90)) {
+        return 0;
+    }
+    let covers = |e: &u32| !Real::new(1 << 21, 0).times(value(e << 23)).below(value(product));
+    (1..255).find(covers).unwrap() << 23
+}
+
 // 6. Threshold rules
 pub(super) struct Sum {
     pub(super) total: u128,
@@ -260,4 +270,65 @@ pub(super) fn new_level(v: u32, s: u32, k: u32) -> i32 {
     let up = if c == 0 { drawn(s, k).below(v_abs) } else { drawn(s, k).below(v_abs.minus(times(c))) };
     let l = c + i32::from(up);
     if v >= 1 << 31 { -l } else { l }
+}
+
+/// Sums in f32: `None` where the sum stays and the element is reported.
+pub(super) fn sum_in_f32(sum: u32, p: u32) -> Option<u32> {
+    let v = (f32::from_bits(sum) + f32::from_bits(p)).to_bits();
+    let fits = |b: &u32| !out_of_range(magnitude(*b));
+    [p, v].iter().all(fits).then(|| if magnitude(v) == 0 { 0 } else { v })
+}
+
+// 9. Exact counts
+/// The fine levels that `p` adds, and whether it was cut: the number whose multiple of `q` is nearest, ties to even.
+pub(super) fn fine_level(p: u32, q: u32) -> (i32, bool) {
+    let (m, limit) = (value(magnitude(p)), 1 << 21);
+    if q == 0 {
+        return (0, magnitude(p) != 0);
+    }
+    let times = |halves: u128| Real::new(halves, -1).times(value(q));
+    let cut = times(2 * limit).below(m);
+    // The smallest count with `m` not above half way to the next.
+    let (mut low, mut high) = (0, limit);
+    while low < high {
+        let mid = low.midpoint(high);
+        let up = match m.compare(times(2 * mid + 1)) {
+            Ordering::Less => false,
+            Ordering::Equal => mid % 2 == 1,
+            Ordering::Greater => true,
+        };
+        if up { low = mid + 1 } else { high = mid }
+    }
+    let l = low as i32;
+    (if p >= 1 << 31 { -l } else { l }, cut)
+}
+
+// 10. Read-out and dequantize
+/// `l s f` over the reals, rounded once; what no f32 holds becomes the largest.
+pub(super) fn read_out(l: i32, s: u32, factor: f32) -> u32 {
+    let level = l as f32; // rounded to f32 where it has more than 24 bits
+    let sign = (level * factor).to_bits() & 0x8000_0000;
+    let part = |x: f32| {
+        let (m, e) = (x.to_bits() % (1 << 31) % (1 << 23), x.to_bits() % (1 << 31) >> 23);
+        if e == 0 { Real::new(m.into(), -149) } else { Real::new((m + (1 << 23)).into(), e as i32 - 150) }
+    };
+    let product = part(level).times(part(f32::from_bits(s))).times(part(factor));
+    if product.mantissa == 0 {
+        return sign;
+    }
+    // The nearest pattern, a subnormal as well; patterns of magnitudes order like the magnitudes.
+    let real = |pattern: u32| part(f32::from_bits(pattern));
+    let down = largest(0, 0x7f7f_ffff, 1, |pattern| !product.below(real(pattern)));
+    if down == 0x7f7f_ffff {
+        return sign | down;
+    }
+    let (a, b) = (real(down), real(down + 1));
+    let exponent = a.exponent.min(b.exponent) - 1;
+    let at = |r: Real| r.mantissa << (r.exponent - exponent);
+    let half = Real::new(at(a).midpoint(at(b)), exponent);
+    sign | match product.compare(half) {
+        Ordering::Less => down,
+        Ordering::Equal => down + down % 2,
+        Ordering::Greater => down + 1,
+    }
 }

@@ -1,8 +1,16 @@
-//! The functions of `numerics` against the page.
+//! The functions of `numerics` against NUMERICS.md: real numbers as integers times powers of two, searches in place of bit
+//! tricks. Section numbers are that page's. Operations have one oracle, `trigrad::testing::Reference`, which is made of
+//! these functions.
 
-use crate::{page, rng};
+mod formulas;
+
+use formulas as page;
 use trigrad::numerics::{draw, float, level, philox, reduce, scale, threshold, trit};
 use trigrad::testing::values::{Pattern, Rng};
+
+fn rng(purpose: u64) -> Rng {
+    Rng::new(2024, purpose)
+}
 
 /// A magnitude: 0 or normal, in range.
 fn magnitude(rng: &mut Rng) -> u32 {
@@ -85,6 +93,10 @@ fn scales() {
         let near_one = 0x3f80_0000 - (1 << 20) + rng.below(1 << 21) as u32;
         for h in [h, near_one, 0x3f80_0000] {
             assert_eq!(page::window_scale(seen, h), scale::window_scale(seen, h), "{seen:08x} {h:08x}");
+            assert_eq!(page::fine_scale(seen, h), scale::fine_scale(seen, h), "{seen:08x} {h:08x}");
+            let of_width = |bits| scale::count_scale(bits, seen, h);
+            let fine_or_not = [16, 32].map(of_width);
+            assert_eq!(fine_or_not, [scale::window_scale(seen, h), scale::fine_scale(seen, h)]);
         }
     }
 }
@@ -183,6 +195,103 @@ fn levels() {
         let (x, w) = (rng.word(), rng.pick(&[1.0f32, 0.1, 1e-30, -3.0, 1e-40]).to_bits());
         let (got, want) = (level::weighted(x, w), page::addend(x, w));
         assert!(got == want || (page::magnitude(got) > 0x7f80_0000 && page::magnitude(want) > 0x7f80_0000));
+    }
+}
+
+#[test]
+fn fine_levels() {
+    let mut rng = rng(11);
+    let mut cut = 0;
+    for _ in 0..100_000 {
+        // Scales from 2^-111 to 2^105, and products around a few levels, around 2^21 of them, and anywhere.
+        let q = if rng.below(16) == 0 { 0 } else { (16 + rng.below(217) as u32) << 23 };
+        let by = rng.pick(&[0u32, 1, 2, 20, 21, 22]) << 23;
+        let m = match rng.below(4) {
+            0 => magnitude(&mut rng),
+            1 => near(&mut rng, (q + by).clamp(0x0080_0000, 0x7e00_0000)),
+            _ => ((q + by) | rng.pick(&[0, 0x0040_0000, 0x003f_ffff, 0x0040_0001])).min(0x7e7f_ffff),
+        };
+        let p = m | (rng.word() & 0x8000_0000);
+        let p = if page::magnitude(p) == 0 { 0 } else { p };
+        let want = page::fine_level(p, q);
+        assert_eq!(level::round_fine(p, q), want, "p {p:08x} q {q:08x}");
+        cut += u32::from(want.1);
+    }
+    assert!((5_000..95_000).contains(&cut), "{cut}");
+}
+
+#[test]
+fn sums_in_f32() {
+    let mut rng = rng(12);
+    let (mut kept, mut refused) = (0, 0);
+    for _ in 0..100_000 {
+        let signed = |rng: &mut Rng, m| m | (rng.word() & 0x8000_0000);
+        let sum = magnitude(&mut rng);
+        let p = match rng.below(8) {
+            0 => rng.word(),
+            1..4 => near(&mut rng, sum.max(0x0080_0000)),
+            _ => magnitude(&mut rng),
+        };
+        let (sum, p) = (signed(&mut rng, sum), signed(&mut rng, p));
+        let p = if page::magnitude(p) == 0 { 0 } else { p };
+        let want = page::sum_in_f32(sum, p);
+        assert_eq!(level::sum_f32(sum, p), want, "{sum:08x} {p:08x}");
+        *if want.is_some() { &mut kept } else { &mut refused } += 1;
+    }
+    assert!(kept > 50_000 && refused > 1000, "{kept} {refused}");
+}
+
+#[test]
+fn read_outs() {
+    let mut rng = rng(13);
+    for _ in 0..100_000 {
+        let bits = rng.pick(&[2u32, 4, 8, 16, 32]);
+        let max = (1i64 << (bits - 1)) - 1;
+        let l = (rng.below(2 * max as u64 + 1) as i64 - max) as i32;
+        // Scales that a width can have: those of 32 bits are powers of two.
+        let s = match rng.below(8) {
+            0 => 0,
+            _ if bits == 32 => (16 + rng.below(217) as u32) << 23,
+            _ => (0x0f00 + rng.below(0x7e80 - 0x0f00 + 1) as u32) << 16,
+        };
+        let factor = match rng.below(4) {
+            0 => rng.pick(&[1.0, 0.25, -0.25, f32::MAX, f32::MIN_POSITIVE, 1e-40, 0.0, -0.0]),
+            1 => rng.unit() as f32 - 0.5,
+            _ => f32::from_bits(rng.below(0x7f80_0000) as u32 | (rng.word() & 0x8000_0000)),
+        };
+        let (got, want) = (level::read_out(l, s, factor).to_bits(), page::read_out(l, s, factor));
+        assert_eq!(got, want, "{l} {s:08x} {factor:e}: {got:08x}, not {want:08x}");
+    }
+}
+
+/// Squares of floats against the same integers, and sums as they lie in memory.
+#[test]
+fn squares_and_words() {
+    let mut rng = rng(14);
+    for _ in 0..2000 {
+        let (mut sum, mut total) = (reduce::ExactSum::default(), 0i128);
+        for _ in 0..rng.below(20) {
+            // From 2^-20 to 2^18: squares in units of 2^-86 fit 128 bits.
+            let x = (((107 + rng.below(38) as u32) << 23) | rng.word() >> 9) | (rng.word() & 0x8000_0000);
+            sum.add_square(x);
+            let v = page::value(page::magnitude(x));
+            total += (v.mantissa * v.mantissa << (2 * v.exponent + 86)) as i128;
+        }
+        let minus = rng.below(1 << 20) as i64;
+        sum.add(-minus, 268 - 86);
+        total -= i128::from(minus);
+        for odd in [f32::NAN, f32::INFINITY, -0.0, 1e-40] {
+            sum.add_square(odd.to_bits());
+        }
+        let want = total as f64 * 2f64.powi(-86);
+        assert_eq!(sum.to_f64().to_bits(), want.to_bits(), "{total}");
+        let words = sum.to_words();
+        // Bit 0 of word 0 is 2^-320: the integer begins 234 bits up, and its sign fills the words above.
+        let bit = |i: usize| u128::from(words[i / 32] >> (i % 32) & 1);
+        assert!((0..234).all(|i| bit(i) == 0));
+        assert_eq!((0..128).map(|i| bit(234 + i) << i).sum::<u128>() as i128, total);
+        assert!((234 + 128..640).all(|i| bit(i) == u128::from(total < 0)));
+        assert_eq!(reduce::ExactSum::from_words(&words).to_f64().to_bits(), want.to_bits());
     }
 }
 
