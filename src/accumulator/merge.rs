@@ -46,8 +46,8 @@ impl<B: Backend> Accumulator<B> {
 
     /// Whether the two can be merged at all.
     fn mergeable(&self, other: &Self) -> Result<()> {
-        same("the block size", self.config.block.get(), other.config.block.get())?;
-        same("the number of tensors", self.specs.len(), other.specs.len())?;
+        same("the block size", &self.config.block.get(), &other.config.block.get())?;
+        same("the number of tensors", &self.specs.len(), &other.specs.len())?;
         for ((a, b), (ours, theirs)) in self.specs.iter().zip(&other.specs).zip(self.tensors.iter().zip(&other.tensors))
         {
             same("a tensor's name", &a.name, &b.name)?;
@@ -56,7 +56,7 @@ impl<B: Backend> Accumulator<B> {
                     return Err(Error::Shape { expected: a.shape.clone(), got: b.shape.clone() });
                 }
                 let (bits, from) = (exact_bits(ours.format)?, exact_bits(theirs.format)?);
-                same("bits a count", bits, from)?;
+                same("bits a count", &bits, &from)?;
                 Merge { bits, held: self.window.held, added: other.window.held }.validate()?;
                 let (here, there) = (scales_of(theirs), scales_of(ours));
                 here.into_iter().chain(there).try_for_each(|s| self.backend.accepts(&s))
@@ -158,7 +158,7 @@ enum Scaled<B: Memory> {
     Joined(B::Buffer<u16>),
 }
 
-fn same<T: Display + PartialEq>(what: &'static str, here: T, there: T) -> Result<()> {
+fn same<T: Display + PartialEq>(what: &'static str, here: &T, there: &T) -> Result<()> {
     if here == there {
         Ok(())
     } else {

@@ -94,14 +94,15 @@ impl<T: Element> Tile for Unscaled<'_, T> {
 
 /// A tile of exact counts: blocks that are seen for the first time get their scales first.
 fn exact_tile<T: Element>(simd: Simd, w: Unscaled<'_, T>) -> Report {
-    if let Some(headroom) = w.headroom {
-        for (x, scale) in w.x.chunks(w.how.block).zip(w.scales.iter_mut()).filter(|(_, scale)| **scale == 0) {
-            let max = block_max(simd, x, w.how.weight, |_| ());
-            *scale = (count_scale(w.how.bits, stochastic_scale(max), headroom) >> 16) as u16;
+    let Unscaled { x, counts, scales, seen, first, how, headroom } = w;
+    if let Some(headroom) = headroom {
+        for (x, scale) in x.chunks(how.block).zip(scales.iter_mut()).filter(|(_, scale)| **scale == 0) {
+            let max = block_max(simd, x, how.weight, |_| ());
+            *scale = (count_scale(how.bits, stochastic_scale(max), headroom) >> 16) as u16;
         }
     }
-    let w = ExactTile { x: w.x, counts: w.counts, scales: w.scales, seen: w.seen, first: w.first, how: w.how };
-    if w.how.bits == 32 { fine(w) } else { simd.exact_blocks(w) }
+    let tile = ExactTile { x, counts, scales, seen, first, how };
+    if how.bits == 32 { fine(tile) } else { simd.exact_blocks(tile) }
 }
 
 /// The largest product of a block that is in range; calls `f` with the index of each that is not.

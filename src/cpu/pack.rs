@@ -29,15 +29,15 @@ impl Launch<Pack> for Cpu {
     }
 }
 
-fn pack_tile(z: Zip<'_, i8, u32>) -> Report {
+fn pack_tile(Zip { a, b, at, .. }: Zip<'_, i8, u32>) -> Report {
     let mut report = Report::default();
-    for (g, (trits, pair)) in z.a.chunks(GROUP).zip(z.b.chunks_exact_mut(2)).enumerate() {
+    for (g, (trits, pair)) in a.chunks(GROUP).zip(b.chunks_exact_mut(2)).enumerate() {
         let mut group = [0i8; GROUP];
         for (i, (to, &t)) in group.iter_mut().zip(trits).enumerate() {
             if (-1..=1).contains(&t) {
                 *to = t;
             } else {
-                note(&mut report, ((z.at + g) * GROUP + i) as u64);
+                note(&mut report, ((at + g) * GROUP + i) as u64);
             }
         }
         pair.copy_from_slice(&pack::plane_words(&group));
@@ -58,15 +58,15 @@ impl Launch<Unpack> for Cpu {
     }
 }
 
-fn unpack_tile(z: Zip<'_, u32, i8>) -> Report {
+fn unpack_tile(Zip { a, b, at, .. }: Zip<'_, u32, i8>) -> Report {
     let mut report = Report::default();
-    for (g, (pair, trits)) in z.a.chunks_exact(2).zip(z.b.chunks_mut(GROUP)).enumerate() {
+    for (g, (pair, trits)) in a.chunks_exact(2).zip(b.chunks_mut(GROUP)).enumerate() {
         for (i, t) in trits.iter_mut().enumerate() {
             *t = (pair[0] >> i & 1) as i8 - (pair[1] >> i & 1) as i8; // both bits: 0
         }
         if pair[0] & pair[1] != 0 {
             let invalid = (0..trits.len()).filter(|i| (pair[0] & pair[1]) >> i & 1 == 1);
-            invalid.for_each(|i| note(&mut report, ((z.at + g) * GROUP + i) as u64));
+            invalid.for_each(|i| note(&mut report, ((at + g) * GROUP + i) as u64));
         }
     }
     report

@@ -59,10 +59,14 @@ pub struct Checked<'c, 'v, M: Memory + ?Sized + 'c, O: Operation, T: Element> {
     side: <O::Side as Side>::On<'c, M>,
 }
 
+/// Parameters, items, and what stands beside them.
+pub type Parts<'c, 'v, M, O, T> =
+    (&'c O, &'c mut [<O as Operation>::Item<'v, M, T>], <<O as Operation>::Side as Side>::On<'c, M>);
+
 impl<'c, 'v, M: Memory + ?Sized, O: Operation, T: Element> Checked<'c, 'v, M, O, T> {
     /// The parameters, the items, and what stands beside them.
     #[must_use]
-    pub fn into_parts(self) -> (&'c O, &'c mut [O::Item<'v, M, T>], <O::Side as Side>::On<'c, M>) {
+    pub fn into_parts(self) -> Parts<'c, 'v, M, O, T> {
         (self.op, self.items, self.side)
     }
 

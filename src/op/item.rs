@@ -51,6 +51,23 @@ pub struct Slots {
     pub sum: Option<usize>,
 }
 
+impl Slots {
+    /// The same with a slot of the reports.
+    pub(crate) const fn with_report(self, slot: usize) -> Self {
+        Slots { report: Some(slot), ..self }
+    }
+
+    /// The same with a slot of the guards, or none.
+    pub(crate) const fn with_guard(self, slot: Option<usize>) -> Self {
+        Slots { guard: slot, ..self }
+    }
+
+    /// The same with a slot of the sums.
+    pub(crate) const fn with_sum(self, slot: usize) -> Self {
+        Slots { sum: Some(slot), ..self }
+    }
+}
+
 /// Declares an item; see the [module](self).
 macro_rules! item {
     (
@@ -71,10 +88,9 @@ macro_rules! item {
             }
 
             /// The slots named.
-            #[allow(clippy::needless_update, unused_mut, reason = "items name from none to all of the slots")]
             pub(crate) fn slots(&self) -> $crate::op::item::Slots {
-                let mut slots = $crate::op::item::Slots::default();
-                $($crate::op::item::field_slot!($kind, slots, self.$field);)*
+                let slots = $crate::op::item::Slots::default();
+                $(let slots = $crate::op::item::field_slot!($kind, slots, self.$field);)*
                 slots
             }
 
@@ -121,15 +137,17 @@ macro_rules! field_accepted {
 
 macro_rules! field_slot {
     (report, $slots:ident, $field:expr) => {
-        $slots.report = Some($field)
+        $slots.with_report($field)
     };
     (guard, $slots:ident, $field:expr) => {
-        $slots.guard = $field
+        $slots.with_guard($field)
     };
     (sum, $slots:ident, $field:expr) => {
-        $slots.sum = Some($field)
+        $slots.with_sum($field)
     };
-    ($other:ident, $slots:ident, $field:expr) => {};
+    ($other:ident, $slots:ident, $field:expr) => {
+        $slots
+    };
 }
 
 macro_rules! field_rewrap {

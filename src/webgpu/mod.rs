@@ -50,8 +50,4 @@ pub use options::Options;
 pub use reports::Reports;
 pub use view::{Buffer, View, ViewMut};
 
-/// The shaders and their parameters, written by build/shaders.rs.
-mod shaders {
-    use super::shader::{Program, Shader};
-    include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
-}
+mod shaders;

@@ -283,7 +283,7 @@ fn scales(rng: &mut Rng, n: usize, largest: u16) -> Vec<u16> {
 
 /// Scales near the largest that a width has: 2^126, or 2^105 for 32 bits.
 fn large_scales(bits: u32, n: usize) -> Vec<u16> {
-    (0..n as u16).map(|i| if bits == 32 { 0x7400 - (i % 4 << 7) } else { 0x7e80 - i % 4 }).collect()
+    (0..n as u16).map(|i| if bits == 32 { 0x7400 - ((i % 4) << 7) } else { 0x7e80 - i % 4 }).collect()
 }
 
 /// Scales of levels or counts: for 32 bits powers of two from 2^-111 to 2^105, and zeros.
