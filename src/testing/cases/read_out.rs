@@ -154,7 +154,7 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                 };
                 let tensors =
                     lengths(options, block.get() as usize, 0).into_iter().enumerate().map(&mut tensor).collect();
-                let guards = if guarded { vec![false, true, false, true, true] } else { Vec::new() };
+                let guards = if guarded { vec![false, true, false, false, true] } else { Vec::new() };
                 visit.visit(&ReadOut::<T> { op, tensors, guards, spoil: None, output: PhantomData })?;
             }
         }

@@ -99,7 +99,7 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
             (sum, (guarded && i % 3 > 0).then_some(i % 5))
         };
         let tensors = lengths.map(&mut tensor).collect();
-        let guards = if guarded { vec![false, true, false, true, true] } else { Vec::new() };
+        let guards = if guarded { vec![false, true, false, false, true] } else { Vec::new() };
         visit.visit(&ReadOutF32::<T> { op: Op { factor }, tensors, guards, spoil: None, output: PhantomData })?;
     }
     Ok(())

@@ -57,8 +57,8 @@ impl Launch<SquaredNorm> for Reference {
             into(sums, item.sum, |sum| {
                 for i in 0..item.n {
                     let (l, s) = (level(item.levels, op.bits, i), scale(item.scales, i / size));
-                    // The square of a 32-bit level times two mantissas has up to 78 bits: the level's two halves apart.
-                    let (high, low) = (i64::from(l >> 16), i64::from(l & 0xffff));
+                    // The square of a 32-bit level times two mantissas has up to 78 bits: the halves of the level apart.
+                    let (high, low) = (i64::from(l.unsigned_abs() >> 16), i64::from(l.unsigned_abs() & 0xffff));
                     sum.add_product(low * low, s, s);
                     sum.add_shifted_product(2 * high * low, s, s, 16);
                     sum.add_shifted_product(high * high, s, s, 32);
