@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use half::bf16;
-use trigrad::backend::{Backend, Memory};
 use trigrad::cpu::Cpu;
 use trigrad::numerics::constants::domain;
 use trigrad::numerics::draw::draws;
@@ -11,8 +10,8 @@ use trigrad::numerics::level::read_out;
 use trigrad::numerics::pack::{level, set_level, words};
 use trigrad::numerics::update::{AdamWTerms, SgdTerms, adamw, sgd, to_bf16};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
-use trigrad::op::{BlockSize, Draw};
-use trigrad::{Error, Result};
+use trigrad::op::{BlockSize, Draw, Report};
+use trigrad::{Backend, Error, Memory, Result};
 
 struct Random(u64);
 
@@ -57,6 +56,10 @@ impl Packed {
     }
 }
 
+fn found() -> Vec<Report> {
+    vec![Report::default()]
+}
+
 const SIZES: [usize; 5] = [1, 31, 100, 4097, 70_001];
 
 #[test]
@@ -75,8 +78,9 @@ fn adamw_equals_the_spec_bit_for_bit() -> Result<()> {
                 weights: &mut w2[..],
                 first_moment: &mut m2[..],
                 second_moment: &mut v2[..],
+                report: 0,
             };
-            cpu.update_adamw(&op, &mut [item], None)?;
+            cpu.update_adamw(&op, &mut [item], None, &mut found())?;
             for i in 0..n {
                 let (a, b, c) = adamw(&op.terms, p.at(i), w[i], m[i], v[i]);
                 assert_eq!(
@@ -98,8 +102,9 @@ fn bf16_weights_follow_the_draws_of_their_place() -> Result<()> {
         let op = Sgd { source: p.source, terms, nesterov: false };
         let w: Vec<bf16> = r.floats(n).into_iter().map(bf16::from_f32).collect();
         let mut new = w.clone();
-        let item = SgdItem { tensor: 7, first: 640, gradient: p.gradient(), weights: &mut new[..], momentum: None };
-        cpu.update_sgd(&op, &mut [item], None)?;
+        let item =
+            SgdItem { tensor: 7, first: 640, gradient: p.gradient(), weights: &mut new[..], momentum: None, report: 0 };
+        cpu.update_sgd(&op, &mut [item], None, &mut found())?;
         let at = p.source.draw.position(7, domain::WEIGHT);
         let mut moved = 0;
         for i in 0..n {
@@ -123,9 +128,15 @@ fn a_tensor_in_parts_is_the_whole() -> Result<()> {
     let w: Vec<bf16> = r.floats(n).into_iter().map(bf16::from_f32).collect();
     let b = r.floats(n);
     let (mut w1, mut b1) = (w.clone(), b.clone());
-    let whole =
-        SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w1[..], momentum: Some(&mut b1[..]) };
-    Cpu::new().update_sgd(&op, &mut [whole], None)?;
+    let whole = SgdItem {
+        tensor: 0,
+        first: 0,
+        gradient: p.gradient(),
+        weights: &mut w1[..],
+        momentum: Some(&mut b1[..]),
+        report: 0,
+    };
+    Cpu::new().update_sgd(&op, &mut [whole], None, &mut found())?;
     let (mut w2, mut b2) = (w, b);
     let cut = 64 * 123;
     let (wa, wb) = w2.split_at_mut(cut);
@@ -139,6 +150,7 @@ fn a_tensor_in_parts_is_the_whole() -> Result<()> {
             gradient: Gradient::Packed { levels: la, scales: sa },
             weights: wa,
             momentum: Some(ba),
+            report: 0,
         },
         SgdItem {
             tensor: 0,
@@ -146,10 +158,11 @@ fn a_tensor_in_parts_is_the_whole() -> Result<()> {
             gradient: Gradient::Packed { levels: lb, scales: sb },
             weights: wb,
             momentum: Some(bb),
+            report: 0,
         },
     ];
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    pool.install(|| Cpu::plain().update_sgd(&op, &mut parts, None))?;
+    pool.install(|| Cpu::plain().update_sgd(&op, &mut parts, None, &mut found()))?;
     assert_eq!((w1, b1), (w2, b2));
     Ok(())
 }
@@ -171,8 +184,9 @@ fn a_marked_window_changes_nothing() -> Result<()> {
             weights: &mut w[..],
             first_moment: &mut m[..],
             second_moment: &mut v[..],
+            report: 0,
         };
-        cpu.update_adamw(&op, &mut [item], Some(&guards))?;
+        cpu.update_adamw(&op, &mut [item], Some(&guards), &mut found())?;
         assert_eq!(w == before, skipped);
         cpu.clear_reports(&mut guards)?;
     }
@@ -195,8 +209,9 @@ fn dense_gradients_are_read_like_levels_of_one_scale() -> Result<()> {
             weights: &mut w[..],
             first_moment: &mut m[..],
             second_moment: &mut v[..],
+            report: 0,
         };
-        cpu.update_adamw(&op, &mut [item], None)?;
+        cpu.update_adamw(&op, &mut [item], None, &mut found())?;
         Ok(w)
     };
     assert_eq!(run(p.gradient())?, run(Gradient::Dense(&x[..]))?);
@@ -212,15 +227,23 @@ fn wrong_lengths_and_types_are_errors_and_change_nothing() -> Result<()> {
     let mut w = r.floats(100);
     let before = w.clone();
     let mut b = vec![0.0f32; 99];
-    let item = SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w[..], momentum: Some(&mut b[..]) };
-    let e = cpu.update_sgd(&op, &mut [item], None).unwrap_err();
+    let item = SgdItem {
+        tensor: 0,
+        first: 0,
+        gradient: p.gradient(),
+        weights: &mut w[..],
+        momentum: Some(&mut b[..]),
+        report: 0,
+    };
+    let e = cpu.update_sgd(&op, &mut [item], None, &mut found()).unwrap_err();
     assert!(matches!(e.root(), Error::Length { what: "momentum", expected: 100, got: 99 }), "{e}");
-    let item = SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w[..], momentum: None };
-    assert!(cpu.update_sgd(&op, &mut [item], None).is_err());
+    let item = SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut w[..], momentum: None, report: 0 };
+    assert!(cpu.update_sgd(&op, &mut [item], None, &mut found()).is_err());
     let plain = Sgd { terms: SgdTerms { momentum: 0.0, ..terms }, ..op };
     let mut f16s = [half::f16::ONE; 100];
-    let item = SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut f16s[..], momentum: None };
-    let e = cpu.update_sgd(&plain, &mut [item], None).unwrap_err();
+    let item =
+        SgdItem { tensor: 0, first: 0, gradient: p.gradient(), weights: &mut f16s[..], momentum: None, report: 0 };
+    let e = cpu.update_sgd(&plain, &mut [item], None, &mut found()).unwrap_err();
     assert!(matches!(e.root(), Error::ElementType { .. }));
     let nesterov = Sgd { nesterov: true, ..plain };
     assert!(matches!(nesterov.validate(), Err(Error::Parameter { .. })));

@@ -206,7 +206,7 @@ impl ModelGradients {
     /// });
     /// # Ok::<(), trigrad::Error>(())
     /// ```
-    pub fn on_step(&mut self, hook: impl FnMut(&Metrics<'_>) + Send + 'static) {
+    pub fn on_step(&mut self, hook: impl FnMut(&Metrics<'_>) + Send + Sync + 'static) {
         self.inner.on_step(hook);
     }
 

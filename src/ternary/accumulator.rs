@@ -1,6 +1,6 @@
 //! The ternary gradient accumulator of the seed API.
 
-use super::{TernaryConfig, current_seed};
+use super::{TernaryConfig, next_object};
 use crate::accumulator::{Config, Format, NonFinite, Reduce, Spec};
 use crate::candle::{GradientAccumulator, quantize};
 use crate::error::{Error, Result};
@@ -42,8 +42,7 @@ pub struct TernaryGradientAccumulator {
 }
 
 impl TernaryGradientAccumulator {
-    /// An empty accumulator for named shapes, with the seed in force ([`super::set_seed`]). One that is fed other
-    /// gradients at the same time, in another worker say, needs another seed: [`with_seed`](Self::with_seed) says why.
+    /// An empty accumulator for named shapes, with a seed of its own ([the rule](super#seeds)).
     ///
     /// # Errors
     ///
@@ -55,7 +54,7 @@ impl TernaryGradientAccumulator {
         }
         threshold(&config).validate()?;
         let specs: Vec<Spec> = param_shapes.iter().map(|(name, shape)| Spec::new(name, &shape[..])).collect();
-        let inner = Self::inner(&specs, 2, current_seed(), device)?;
+        let inner = Self::inner(&specs, 2, next_object(), device)?;
         Ok(TernaryGradientAccumulator { config, device: device.clone(), specs, inner })
     }
 
@@ -63,7 +62,7 @@ impl TernaryGradientAccumulator {
     ///
     /// A draw depends on the seed, the number of resets, the number of the micro-batch since, the tensor's place in the
     /// list and the element's, and on nothing else. So two accumulators of one seed draw the same numbers for the same
-    /// tensor, and the errors of their roundings do not average out between them: give each its own seed.
+    /// tensor, and the errors of their roundings do not average out between them.
     ///
     /// # Errors
     ///

@@ -43,9 +43,9 @@
 //! after [`set_seed`] draws at step `n mod 2^32`, micro-batch `n / 2^32` of that seed, so successive calls get
 //! different draws, and setting the seed again replays them. Where several threads make such calls, which call is the
 //! `n`-th is up to them; [`crate::candle::quantize`] takes the place of its draws as an argument and does not depend
-//! on it. An accumulator takes the process's seed when it is made, or its own by `with_seed`, and keeps its own counts
-//! of steps and micro-batches. Two of one seed therefore draw the same numbers for the same tensor: where both are fed
-//! at the same time, as by two workers, give each a seed of its own, or their errors do not average out.
+//! on it. An accumulator has a seed of its own: that of `with_seed`, or the process's seed plus `n` times
+//! `0x9e3779b97f4a7c15` (modulo 2^64) for the `n`-th made after [`set_seed`], counted from 0. So no two round in step, and
+//! a program that makes them in the same order repeats. It keeps its own counts of steps and micro-batches.
 //!
 //! # Examples
 //!
@@ -83,16 +83,24 @@ use crate::op::{Draw, Grouping};
 use candle_core::{DType, Tensor};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The process's seed, and the calls made under it.
-static SEED: Mutex<(u64, u64)> = Mutex::new((0, 0));
+/// The process's seed, and what was made of it.
+struct Seed {
+    seed: u64,
+    /// Stochastic calls.
+    calls: u64,
+    /// Accumulators made.
+    objects: u64,
+}
 
-fn seed() -> MutexGuard<'static, (u64, u64)> {
+static SEED: Mutex<Seed> = Mutex::new(Seed { seed: 0, calls: 0, objects: 0 });
+
+fn seed() -> MutexGuard<'static, Seed> {
     SEED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sets the seed of the stochastic functions of this module, and of accumulators made from now on; the count of
-/// calls starts again at 0. All accumulators made under one seed draw the same numbers for the same tensor; those that
-/// must not take [`TernaryGradientAccumulator::with_seed`].
+/// Sets the seed of the stochastic functions of this module, and of accumulators made from now on; the counts of
+/// calls and of accumulators start again at 0. Every accumulator has a seed of its own, by its place in the order in
+/// which they are made, unless it is given one ([`TernaryGradientAccumulator::with_seed`]).
 ///
 /// # Examples
 ///
@@ -109,19 +117,22 @@ fn seed() -> MutexGuard<'static, (u64, u64)> {
 /// # Ok::<(), trigrad::Error>(())
 /// ```
 pub fn set_seed(new: u64) {
-    *seed() = (new, 0);
+    *seed() = Seed { seed: new, calls: 0, objects: 0 };
 }
 
-/// The seed in force.
-fn current_seed() -> u64 {
-    seed().0
+/// The seed of the next object: the process's own for the first, another for each one after it.
+fn next_object() -> u64 {
+    let mut state = seed();
+    let object = state.objects;
+    state.objects = object.wrapping_add(1);
+    state.seed.wrapping_add(object.wrapping_mul(0x9e37_79b9_7f4a_7c15)) // 2^64 over the golden ratio
 }
 
 /// Where the next stochastic call draws.
 fn next_draw() -> Draw {
     let mut state = seed();
-    let (seed, call) = *state;
-    state.1 = call.wrapping_add(1);
+    let (seed, call) = (state.seed, state.calls);
+    state.calls = call.wrapping_add(1);
     Draw::new(seed, call as u32).micro_batch((call >> 32) as u32 & 0x00ff_ffff)
 }
 

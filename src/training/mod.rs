@@ -92,7 +92,7 @@ pub struct Training<B: Backend> {
     hook: Option<Box<Hook>>,
 }
 
-type Hook = dyn FnMut(&Metrics<'_>) + Send;
+type Hook = dyn FnMut(&Metrics<'_>) + Send + Sync;
 
 impl<B: Backend> std::fmt::Debug for Training<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -198,7 +198,7 @@ impl<B: Backend> Training<B> {
     }
 
     /// Calls `hook` after every step, skipped ones included: for logs and metrics.
-    pub fn on_step(&mut self, hook: impl FnMut(&Metrics<'_>) + Send + 'static) {
+    pub fn on_step(&mut self, hook: impl FnMut(&Metrics<'_>) + Send + Sync + 'static) {
         self.hook = Some(Box::new(hook));
     }
 
