@@ -36,7 +36,7 @@ pub mod window;
 pub use crate::types::{BlockSize, Draw, Element, ElementType, Grouping, Report};
 pub(crate) use crate::types::{finite, length, span, within};
 pub use backend::{Backend, OPERATIONS};
-pub use checked::{Checked, Launch, Operation, check, run};
+pub use checked::{Checked, Launch, Operation, Parts, check, run};
 
 /// Makes a struct of parameters an [`Operation`]: its name, its item (with `<T>` where it has floats), and what stands
 /// beside the list.
