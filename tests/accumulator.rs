@@ -663,7 +663,7 @@ mod formats_a_tensor {
             }
             assert_eq!(acc.squared_norm().unwrap(), whole.to_f64());
             assert_eq!(acc.squared_norms().unwrap(), each);
-            let mut sums = vec![0u32; 2 * SUM_WORDS];
+            let mut sums = [0u32; 2 * SUM_WORDS];
             acc.queue_squared_norm(&mut sums[..]).unwrap();
             acc.queue_squared_norm(&mut sums[..]).unwrap();
             let read = read_sums(&Cpu::default(), &sums[..]).unwrap();

@@ -57,6 +57,7 @@ impl FusedOptimizer {
     /// # Errors
     ///
     /// As for [`sgd`](Self::sgd).
+    #[expect(clippy::needless_pass_by_value, reason = "as candle's own constructors take them")]
     pub fn adamw(gradients: &ModelGradients, params: ParamsAdamW) -> Result<Self> {
         let ParamsAdamW { lr: learning_rate, beta1, beta2, eps, weight_decay } = params;
         Self::new(gradients, Rule::AdamW(AdamW { learning_rate, beta1, beta2, eps, weight_decay }))

@@ -1,8 +1,6 @@
 //! The harness can fail: each fault planted in a correct backend is caught in every operation that can have it, and
 //! is told apart from the others.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails may panic")]
-
 mod faulty;
 mod memory;
 

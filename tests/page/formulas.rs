@@ -309,7 +309,7 @@ pub(super) fn read_out(l: i32, s: u32, factor: f32) -> u32 {
     let level = l as f32; // rounded to f32 where it has more than 24 bits
     let sign = (level * factor).to_bits() & 0x8000_0000;
     let part = |x: f32| {
-        let (m, e) = (x.to_bits() % (1 << 31) % (1 << 23), x.to_bits() % (1 << 31) >> 23);
+        let (m, e) = (x.to_bits() % (1 << 31) % (1 << 23), (x.to_bits() % (1 << 31)) >> 23);
         if e == 0 { Real::new(m.into(), -149) } else { Real::new((m + (1 << 23)).into(), e as i32 - 150) }
     };
     let product = part(level).times(part(f32::from_bits(s))).times(part(factor));
