@@ -127,7 +127,7 @@ impl Case for CompareScales {
     }
 
     fn parameters(&self) -> String {
-        "bf16 scales".to_owned()
+        "u16 scales".to_owned()
     }
 
     fn elements(&self) -> u64 {
