@@ -1,14 +1,31 @@
 //! Which code the machine runs: every tile that has a fast form is dispatched here.
+//!
+//! | file | what |
+//! |---|---|
+//! | `vector.rs` | the traits that a kind of vector implements |
+//! | `generic/` | quantize (stochastic, clipped, threshold), adaptive and exact accumulation: one body, no `unsafe` |
+//! | `avx2/`, `avx512/` | the two kinds: their operations, and how they lay out levels and counts |
+//! | `avx2/{sums, read_out, levels}.rs` | sums of chunks, read-out and dequantize: AVX2 alone, which both kinds run |
+//!
+//! The last three have one body as well: they wait for memory in AVX2 already, so AVX-512 was never written for them.
+//! What a kind does by itself, because the two differ by more than width, stands in [`vector::Fields`]: AVX2 packs two
+//! levels of few bits in a lane and keeps bytes out of order, AVX-512 narrows lanes and reads levels from a table.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod generic;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 #[cfg(target_arch = "x86_64")]
 use avx512::Avx512;
 
 use super::measure::Kernels;
+#[cfg(target_arch = "x86_64")]
+use super::measure::rows;
 use super::plain::{accumulate, dequantize, quantize, read_out};
 use super::tile::{AdaptiveTile, ExactTile, Measure, Method, QuantizeTile, ReadOutTile};
 use crate::numerics::threshold::{Moments, Sum};
@@ -19,10 +36,10 @@ use crate::op::{Element, Report};
 pub(super) enum Simd {
     /// The executable spec itself; also what runs where no other kind is written (NEON, for one).
     Plain,
-    /// AVX2, FMA and F16C.
+    /// AVX2, FMA, F16C and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
-    /// AVX-512 where it gains, AVX2 elsewhere.
+    /// AVX-512, and AVX2 for what waits for memory anyway.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
 }
@@ -58,9 +75,11 @@ impl Simd {
         match self {
             Simd::Plain => quantize::blocks(method, w),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.quantize_blocks(method, w),
+            Simd::Avx2(cpu) => generic::quantize::tile(cpu, method, w, |rest| rows(&cpu, method, rest)),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512(cpu) => cpu.quantize_blocks(method, w),
+            Simd::Avx512(cpu) => generic::quantize::tile(cpu, method, w, |rest| {
+                generic::quantize::tile(cpu.avx2, method, rest, |rest| rows(&cpu.avx2, method, rest))
+            }),
         }
     }
 
@@ -78,9 +97,11 @@ impl Simd {
         match self {
             Simd::Plain => accumulate::adaptive(w),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) => cpu.adaptive_blocks(w),
+            Simd::Avx2(cpu) => generic::accumulate::tile(cpu, w, accumulate::adaptive),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512(cpu) => cpu.adaptive_blocks(w),
+            Simd::Avx512(cpu) => generic::accumulate::tile(cpu, w, |rest| {
+                generic::accumulate::tile(cpu.avx2, rest, accumulate::adaptive)
+            }),
         }
     }
 
@@ -89,7 +110,11 @@ impl Simd {
         match self {
             Simd::Plain => accumulate::exact(w),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => cpu.exact_blocks(w),
+            Simd::Avx2(cpu) => generic::exact::tile(cpu, w, accumulate::exact),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(cpu) => {
+                generic::exact::tile(cpu, w, |rest| generic::exact::tile(cpu.avx2, rest, accumulate::exact))
+            }
         }
     }
 
@@ -141,9 +166,9 @@ impl Kernels for Simd {
         match *self {
             Simd::Plain => quantize::encode(method, measure, x, words, start, first, report),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2(cpu) | Simd::Avx512(Avx512 { avx2: cpu }) => {
-                cpu.encode(method, measure, x, words, start, first, report);
-            }
+            Simd::Avx2(cpu) => cpu.encode(method, measure, x, words, start, first, report),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512(cpu) => cpu.encode(method, measure, x, words, start, first, report),
         }
     }
 }

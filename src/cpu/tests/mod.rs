@@ -115,8 +115,10 @@ fn every_kind_of_code_is_compared() {
     assert_eq!(fast().len(), kinds.len() - 1);
     #[cfg(target_arch = "x86_64")]
     {
-        let avx2 =
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("popcnt");
         assert_eq!(kinds.iter().any(|simd| simd.name() == "AVX2"), avx2);
     }
 }

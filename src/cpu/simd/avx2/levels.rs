@@ -3,7 +3,7 @@
 use super::*;
 
 /// The 32 levels of a group: planes for 2 bits, fields for 4, 8 and 16.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 #[inline]
 pub(super) fn load_levels<const BITS: usize>(words: &[u32; BITS]) -> [__m256i; 4] {
     let mut levels = [_mm256_setzero_si256(); 4];

@@ -7,7 +7,7 @@ use crate::cpu::plain::read_out::block as plain_block;
 use crate::cpu::tile::ReadOutTile;
 use crate::numerics::float::bf16_to_f32;
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn read_out<T: Element>(w: ReadOutTile<'_, T>) {
     match w.how.bits {
         2 => run::<T, 2>(w),
@@ -17,7 +17,7 @@ pub(super) fn read_out<T: Element>(w: ReadOutTile<'_, T>) {
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 fn run<T: Element, const BITS: usize>(w: ReadOutTile<'_, T>) {
     let ReadOutTile { levels, scales, out, how } = w;
     let size = how.block;
@@ -39,7 +39,7 @@ fn run<T: Element, const BITS: usize>(w: ReadOutTile<'_, T>) {
 }
 
 /// Eight f32 to the output type, nearest even.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 #[inline]
 fn store8<T: Element>(out: &mut [T; 8], v: __m256) {
     match T::TYPE {
@@ -67,7 +67,7 @@ fn store8<T: Element>(out: &mut [T; 8], v: __m256) {
 }
 
 /// See [`plain_run`]: whole groups here, what lies before and after them there.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn dequantize_run<T: Element>(words: &[u32], start: usize, scale: u32, out: &mut [T]) {
     let head = (start.next_multiple_of(GROUP) - start).min(out.len());
     let (before, rest) = out.split_at_mut(head);
@@ -89,7 +89,7 @@ pub(super) fn dequantize_run<T: Element>(words: &[u32], start: usize, scale: u32
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 #[inline]
 fn dequantize_32<T: Element>(out: &mut [T; GROUP], nonzero: u32, minus: u32, scale: u32) {
     let (s, top) = (_mm256_set1_epi32(scale as i32), _mm256_set1_epi32(i32::MIN));
@@ -107,7 +107,7 @@ fn dequantize_32<T: Element>(out: &mut [T; GROUP], nonzero: u32, minus: u32, sca
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 #[inline]
 fn dequantize_16<T: Element>(out: &mut [T; GROUP], nonzero: u32, minus: u32, value: T) {
     let pattern: &[u16] = bytemuck::cast_slice(std::slice::from_ref(&value));

@@ -8,7 +8,7 @@ use crate::op::Element;
 use std::arch::x86_64::*;
 
 /// The largest of `bits & 0x7fffffff`.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn max<T: Element>(x: &[T]) -> u32 {
     let (groups, rest) = x.as_chunks::<32>();
     let mut m = [_mm256_setzero_si256(); 4];
@@ -25,7 +25,7 @@ pub(super) fn max<T: Element>(x: &[T]) -> u32 {
     max.unwrap_or(0)
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 #[inline]
 fn lanes(v: __m256i) -> [u32; 8] {
     let mut lanes = [0; 8];
@@ -38,9 +38,6 @@ pub(super) fn units(exponent: u32, bits: u32) -> f32 {
     f32::from_bits((bits + 253 - exponent) << 23)
 }
 
-/// Units in the largest power of two of a sum.
-pub(super) const UNIT: f32 = (1 << SUM_BITS) as f32;
-
 /// Whether a multiplication by [`units`] and a truncation give the fixed-point numbers of the spec.
 ///
 /// Both do `floor(m / unit)` then; below 2^-90 the factor may not exist and subnormals would count.
@@ -49,7 +46,7 @@ pub(super) fn scalable(max: u32) -> bool {
 }
 
 /// The sum of a chunk over what lies above `t`.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn sum<T: Element>(x: &[T], t: Option<u32>) -> Sum {
     let max = max(x);
     if max == 0 {
@@ -88,7 +85,7 @@ pub(super) fn sum<T: Element>(x: &[T], t: Option<u32>) -> Sum {
 }
 
 /// Moments of a chunk.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn moments<T: Element>(x: &[T]) -> Moments {
     let max = max(x);
     if !scalable(max) || x.len() > CHUNK {
