@@ -1,4 +1,15 @@
 //! Which code the machine runs: every tile that has a fast form is dispatched here.
+//!
+//! | file | what |
+//! |---|---|
+//! | `vector.rs` | the traits that a kind of vector implements |
+//! | `generic/` | quantize (stochastic, clipped, threshold), adaptive and exact accumulation: one body, no `unsafe` |
+//! | `avx2/`, `avx512/` | the two kinds: their operations, and how they lay out levels and counts |
+//! | `avx2/{sums, read_out, levels}.rs` | sums of chunks, read-out and dequantize: AVX2 alone, which both kinds run |
+//!
+//! The last three have one body as well: they wait for memory in AVX2 already, so AVX-512 was never written for them.
+//! What a kind does by itself, because the two differ by more than width, stands in [`vector::Fields`]: AVX2 packs two
+//! levels of few bits in a lane and keeps bytes out of order, AVX-512 narrows lanes and reads levels from a table.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -12,7 +23,9 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 use avx512::Avx512;
 
-use super::measure::{Kernels, rows};
+use super::measure::Kernels;
+#[cfg(target_arch = "x86_64")]
+use super::measure::rows;
 use super::plain::{accumulate, dequantize, quantize, read_out};
 use super::tile::{AdaptiveTile, ExactTile, Measure, Method, QuantizeTile, ReadOutTile};
 use crate::numerics::threshold::{Moments, Sum};
@@ -23,10 +36,10 @@ use crate::op::{Element, Report};
 pub(super) enum Simd {
     /// The executable spec itself; also what runs where no other kind is written (NEON, for one).
     Plain,
-    /// AVX2, FMA and F16C.
+    /// AVX2, FMA, F16C and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
-    /// AVX-512 where it gains, AVX2 elsewhere.
+    /// AVX-512, and AVX2 for what waits for memory anyway.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
 }

@@ -1,9 +1,8 @@
-//! AVX2, FMA and F16C: 256 elements at a time, eight draw groups of 32.
+//! AVX2, FMA, F16C and POPCNT: 256 elements at a time, eight draw groups of 32.
 //!
-//! Every function here equals a plain one bit for bit; what is rare (an element out of range, a block shorter than
-//! the others, a scale that no operation makes) is left to the plain code. Intrinsics on registers are safe inside
-//! functions that enable their feature; what remains unsafe is reading and writing memory (here, in functions whose
-//! array types carry the proof) and entering this code at all, which takes an [`Avx2`].
+//! Intrinsics on registers are safe inside functions that enable their feature; what remains unsafe is reading and
+//! writing memory (in functions whose array types carry the proof) and entering such a function, which takes an
+//! [`Avx2`]: the block kernels of [`generic`] hold one and have nothing unsafe in them.
 #![expect(unsafe_code, reason = "vector loads and stores, and calls into code for a detected CPU feature")]
 
 mod fields;
@@ -20,7 +19,7 @@ use crate::numerics::threshold::{Moments, Sum};
 use crate::op::{Element, ElementType, Report};
 use std::arch::x86_64::*;
 
-/// Proof that this CPU has AVX2, FMA and F16C.
+/// Proof that this CPU has AVX2, FMA, F16C and POPCNT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cpu) struct Avx2(());
 

@@ -1,8 +1,7 @@
 //! AVX-512 (F, BW, DQ, VL): 512 elements at a time, sixteen draw groups of 32. Mask registers are plane bits.
 //!
-//! Only what gains by it is written again: the block kernels of quantize and of adaptive accumulation. The layout of
-//! each is that of its namesake in `avx2/`, and so is what is left to the plain code; everything else runs the AVX2
-//! code. Half-precision input needs this width: at the same time an element it has half the memory to wait for.
+//! Everything that is written over vectors runs in it, but for a tail shorter than a batch, which goes to AVX2 first.
+//! Half-precision input needs this width: at the same time an element it has half the memory to wait for.
 #![expect(unsafe_code, reason = "vector loads and stores, and calls into code for a detected CPU feature")]
 
 mod fields;
