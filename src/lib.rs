@@ -1,4 +1,16 @@
-//! Ternary gradients: quantize, pack at 2 bits an element and accumulate where they lie.
+//! Gradients in a few bits: quantized, packed and accumulated where they lie (CPU, CUDA, wgpu), and from there straight
+//! into the weight update. Same input, seed and step give the same bits on every backend.
+//!
+//! # Which type to take
+//!
+//! | you have | take |
+//! |---|---|
+//! | a candle model | `candle::ModelGradients` with a `candle::FusedOptimizer` |
+//! | a candle training loop that should change by one line | `candle::Accumulated`, behind candle's own `Optimizer` trait |
+//! | buffers of your own, and weights to train | [`training::Training`] with a [`training::Optimizer`], on any [`Backend`] |
+//! | buffers of your own, and only a sum to hold | [`accumulator::Accumulator`] |
+//! | one operation | the methods of [`Backend`], on [`cpu::Cpu`], `cuda::Cuda`, `webgpu::Wgpu` or [`device::Device`] |
+//! | a program written for vsa-optim-rs | the names at the root and in `ternary` |
 
 pub mod accumulator;
 #[cfg(feature = "candle")]
