@@ -23,7 +23,8 @@ const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 const BASES: [u32; 3] = [90, 80, 75];
 
 /// The fatbins, one for each file in kernels/.
-const SOURCES: [&str; 8] = ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce", "update"];
+const SOURCES: [&str; 9] =
+    ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce", "update", "update_adamw_8bit"];
 
 pub(crate) fn build() {
     println!("cargo:rerun-if-changed=kernels");

@@ -47,6 +47,7 @@ pub(crate) const SHADERS: &[(&str, &[Axis])] = &[
     ("reduce_norm", &[ALL_BITS]),
     ("update", &[WEIGHT, GRADIENT, INT64, SOFT]),
     ("update_adamw", &[WEIGHT, GRADIENT, INT64, SOFT]),
+    ("update_adamw_8bit", &[WEIGHT, GRADIENT, INT64, SOFT]),
     ("window", &[&["FINE", ""]]),
     ("window_compare", &[]),
     ("window_look", &[ELEMENT, VECTOR, SUBGROUP, SOFT]),

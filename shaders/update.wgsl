@@ -15,7 +15,7 @@
 #include draw
 #include scales_read
 #include report
-#include update
+#include update_word
 // f32 bits, as in src/numerics/update.rs; nesterov is not 0 with Nesterov momentum.
 struct SgdTerms {
     learning_rate: u32,
@@ -70,7 +70,7 @@ fn main(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    if (any_guard(lane)) {
+    if (any_guard(lane, 128u)) {
         return;
     }
     update_word(workgroup_index(id, count) * 128u + lane);

@@ -15,19 +15,8 @@
 #include draw
 #include scales_read
 #include report
-#include update
-// f32 bits, as in src/numerics/update.rs.
-struct AdamWTerms {
-    learning_rate: u32,
-    beta1: u32,
-    rest1: u32,
-    beta2: u32,
-    rest2: u32,
-    correct1: u32,
-    correct2: u32,
-    eps: u32,
-    @size(16) keep: u32,
-}
+#include update_word
+#include adamw
 struct AdamWParams {
     found: Found,
     draws: Draws,
@@ -53,18 +42,10 @@ struct AdamWParams {
 @group(0) @binding(7) var<storage, read_write> reports: array<atomic<u32>>;
 
 fn step(i: u32, w: u32) -> u32 {
-    let terms = params.terms;
-    let g = gradient_at(i);
-    let m = ieee_add(ieee_mul(first_moment[params.first_moment + i], terms.beta1), ieee_mul(g, terms.rest1));
-    let v = ieee_add(
-        ieee_mul(second_moment[params.second_moment + i], terms.beta2),
-        ieee_mul(ieee_mul(g, g), terms.rest2),
-    );
-    state_a = m;
-    state_b = v;
-    let root = ieee_add(ieee_sqrt(ieee_mul(v, terms.correct2)), terms.eps);
-    let adjusted = ieee_div(ieee_mul(m, terms.correct1), root);
-    return ieee_sub(ieee_mul(w, terms.keep), ieee_mul(adjusted, terms.learning_rate));
+    let next = adamw(gradient_at(i), w, first_moment[params.first_moment + i], second_moment[params.second_moment + i]);
+    state_a = next.m;
+    state_b = next.v;
+    return next.w;
 }
 
 fn store_state(i: u32) {
@@ -78,7 +59,7 @@ fn main(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    if (any_guard(lane)) {
+    if (any_guard(lane, 128u)) {
         return;
     }
     update_word(workgroup_index(id, count) * 128u + lane);

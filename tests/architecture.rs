@@ -229,6 +229,7 @@ const ORDER_IN_WEBGPU: &[&str] = &[
     "read_out",
     "reduce",
     "update",
+    "update_adamw_8bit",
     "window",
 ];
 

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use std::hint::black_box;
 use trigrad::numerics::draw::{Position, draws, expand, shared_bits};
+use trigrad::numerics::moments;
 use trigrad::numerics::reduce::{ExactSum, dot_words, nonzero_words, scale_parts};
 use trigrad::numerics::threshold::{Moments, Sum, chunk_exponent, fixed, mul_trunc, relative};
 use trigrad::numerics::update::{power, to_bf16};
@@ -48,6 +49,12 @@ fn numbers_of_three(a: u32, b: u32, c: u32) {
     black_box((scale::window_scale(a, b), scale::level_scale(a, b), trit::keep(a, b, c), trit::above(a, b)));
     black_box((level::weighted(a, b), level::sum(a as i32, b, c), level::value(a as i32, b)));
     black_box((level::round_level(a, b, c), level::read_out(a as i32, b, f32::from_bits(c))));
+    black_box((moments::moment_scale(a), moments::decode(a as u16, b as u16), moments::first_moment(a, b)));
+    black_box((
+        moments::code_second(a, b as u16, c),
+        moments::code_first(a, b, c),
+        moments::second_moment(a, b as u16),
+    ));
     black_box((mul_trunc(a, b), fixed(a, b, c), to_bf16(a, b)));
     black_box((dot_words([a, b], [b, c]), nonzero_words([a, b])));
     black_box((pack::planes_to_fields(a, b), pack::fields_to_planes([a, b])));

@@ -50,7 +50,15 @@ fn all_abilities() {
 fn no_abilities() {
     let mut options = webgpu::Options::default();
     (options.int64, options.subgroups) = (false, false);
-    let operations = ["quantize", "accumulate_adaptive", "accumulate_exact", "look", "update_sgd", "update_adamw"];
+    let operations = [
+        "quantize",
+        "accumulate_adaptive",
+        "accumulate_exact",
+        "look",
+        "update_sgd",
+        "update_adamw",
+        "update_adamw_8bit",
+    ];
     suite(&options, &operations, 1, 1_100);
 }
 
@@ -70,6 +78,7 @@ fn integers_only() {
         "read_out_f32",
         "update_sgd",
         "update_adamw",
+        "update_adamw_8bit",
     ];
     suite(&options, &operations, 2, 360);
 }

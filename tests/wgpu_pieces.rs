@@ -25,6 +25,7 @@ use trigrad::op::reduce::{
     CountNonzero, CountNonzeroItem, Dot, DotItem, SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem,
 };
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
+use trigrad::op::update_adamw_8bit::{AdamW8, AdamW8Item};
 use trigrad::op::window::{
     CompareScales, CompareScalesItem, Look, LookItem, Merge, MergeItem, WindowScales, WindowScalesItem,
 };
@@ -199,6 +200,22 @@ fn work<B: Backend>(b: &B, x: &[f32]) -> Result<Outcome> {
         let op = AdamW { source, terms: AdamWTerms::new(0.01, (0.9, 0.99), 1e-8, 0.1, step) };
         b.update_adamw(&op, &mut [item], None, &mut reports)?;
     }
+    let (mut moments, mut moment_scales) = (b.zeros::<u16>(n)?, b.zeros::<u16>(AdamW8::scales(n))?);
+    for step in 1..3 {
+        let item = AdamW8Item {
+            tensor: 2,
+            first: 64,
+            gradient: Gradient::Packed { levels: B::view(&levels), scales: B::view(&scales) },
+            weights: B::view_mut(&mut weights),
+            moments: B::view_mut(&mut moments),
+            moment_scales: B::view_mut(&mut moment_scales),
+            report: 7,
+        };
+        let op = AdamW8 { source, terms: AdamWTerms::new(0.01, (0.9, 0.99), 1e-8, 0.1, step) };
+        b.update_adamw_8bit(&op, &mut [item], None, &mut reports)?;
+    }
+    out.keep(b, "moments", B::view(&moments))?;
+    out.keep(b, "moment scales", B::view(&moment_scales))?;
     let item = SgdItem {
         tensor: 3,
         first: 0,

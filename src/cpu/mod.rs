@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `memory.rs` | buffers are `Vec<T>`, views are slices |
-//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | one file an operation: checks and the split over threads; what is not hot does its work there, straight from [`crate::numerics`] |
+//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs`, `update_adamw_8bit.rs` | one file an operation: checks and the split over threads; what is not hot does its work there, straight from [`crate::numerics`] |
 //! | `split.rs` | a tile: the unit of work of a task |
 //! | `tile.rs` | the tiles of the hot operations, and what their blocks share |
 //! | `measure.rs` | scale and limit of groups of any length, over the kernels of either kind of code |
@@ -29,6 +29,7 @@ mod split;
 mod tests;
 mod tile;
 mod update;
+mod update_adamw_8bit;
 mod window;
 
 use simd::Simd;

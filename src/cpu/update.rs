@@ -22,18 +22,18 @@ impl Launch<Sgd> for Cpu {
         let elements = items.iter().map(|i| i.weights.len()).sum();
         let (terms, nesterov) = (op.terms, op.nesterov);
         let run = |item: &mut SgdItem<'_, Cpu, T>| {
-            let rule = Rule::new(&op.source, item.tensor);
+            let shared = Shared::new(&op.source, item.tensor);
             let (gradient, weights, first) = (item.gradient.shorten(), &mut *item.weights, item.first);
             match &mut item.momentum {
                 Some(b) => {
-                    let work = Work { gradient, weights, state: [&mut **b], first, rule };
+                    let work = Work { gradient, weights, state: [&mut **b], first, shared };
                     step(work, &|g, w, [b]| {
                         let (w, b) = update::sgd(&terms, nesterov, g, w, b);
                         (w, [b])
                     })
                 }
                 None => {
-                    let work = Work { gradient, weights, state: [], first, rule };
+                    let work = Work { gradient, weights, state: [], first, shared };
                     step(work, &|g, w, []| (update::sgd(&terms, nesterov, g, w, 0.0).0, []))
                 }
             }
@@ -52,10 +52,15 @@ impl Launch<AdamW> for Cpu {
         let elements = items.iter().map(|i| i.weights.len()).sum();
         let terms = op.terms;
         let run = |item: &mut AdamWItem<'_, Cpu, T>| {
-            let rule = Rule::new(&op.source, item.tensor);
+            let shared = Shared::new(&op.source, item.tensor);
             let state = [&mut *item.first_moment, &mut *item.second_moment];
-            let work =
-                Work { gradient: item.gradient.shorten(), weights: &mut *item.weights, state, first: item.first, rule };
+            let work = Work {
+                gradient: item.gradient.shorten(),
+                weights: &mut *item.weights,
+                state,
+                first: item.first,
+                shared,
+            };
             step(work, &|g, w, [m, v]| {
                 let (w, m, v) = update::adamw(&terms, g, w, m, v);
                 (w, [m, v])
@@ -66,24 +71,62 @@ impl Launch<AdamW> for Cpu {
     }
 }
 
-fn skipped(guards: Option<&Vec<Report>>) -> bool {
+/// Whether any guard counts something: the step is skipped.
+pub(super) fn skipped(guards: Option<&Vec<Report>>) -> bool {
     guards.is_some_and(|slots| slots.iter().any(|r| r.non_finite > 0))
 }
 
 /// What all blocks of an item share.
 #[derive(Clone, Copy)]
-struct Rule {
+pub(super) struct Shared {
     bits: u32,
     block: usize,
     factor: f32,
-    at: Position,
+    pub(super) at: Position,
 }
 
-impl Rule {
-    fn new(source: &Source, tensor: u32) -> Self {
+impl Shared {
+    pub(super) fn new(source: &Source, tensor: u32) -> Self {
         let at = source.draw.position(tensor, domain::WEIGHT);
-        Rule { bits: source.bits, block: source.block.get() as usize, factor: source.factor, at }
+        Shared { bits: source.bits, block: source.block.get() as usize, factor: source.factor, at }
     }
+
+    /// The gradient of group `g`, which has `n` elements; what lies past them means nothing.
+    #[inline(always)]
+    pub(super) fn gradient(&self, gradient: Gradient<'_, Cpu>, g: usize, n: usize) -> [f32; GROUP] {
+        match gradient {
+            Gradient::Packed { levels, scales } => {
+                let words = self.bits as usize;
+                levels_of(self, &levels[g * words..(g + 1) * words], scales[g * GROUP / self.block])
+            }
+            Gradient::Dense(x) => dense(&x[g * GROUP..g * GROUP + n], self.factor),
+        }
+    }
+}
+
+/// A gradient before element `at`, which begins a block, and from there on.
+pub(super) fn split_gradient<'a>(
+    gradient: Gradient<'a, Cpu>,
+    shared: &Shared,
+    at: usize,
+) -> (Gradient<'a, Cpu>, Gradient<'a, Cpu>) {
+    match gradient {
+        Gradient::Packed { levels, scales } => {
+            let (levels, more) = levels.split_at(at / GROUP * shared.bits as usize);
+            let (scales, more_scales) = scales.split_at(at / shared.block);
+            (Gradient::Packed { levels, scales }, Gradient::Packed { levels: more, scales: more_scales })
+        }
+        Gradient::Dense(x) => {
+            let (x, more) = x.split_at(at);
+            (Gradient::Dense(x), Gradient::Dense(more))
+        }
+    }
+}
+
+/// A new weight as it would be stored, as f32 bits: f32 as it is, bf16 by the draw.
+#[inline(always)]
+pub(super) fn stored<T: Element>(w: f32, k: u32) -> u32 {
+    if T::TYPE == ElementType::Bf16 { bf16_to_f32(update::to_bf16(w.to_bits(), k)) } else { w.to_bits() }
 }
 
 /// Blocks to update, with `S` buffers of state beside the weights.
@@ -92,7 +135,7 @@ struct Work<'a, T, const S: usize> {
     weights: &'a mut [T],
     state: [&'a mut [f32]; S],
     first: u64,
-    rule: Rule,
+    shared: Shared,
 }
 
 impl<T: Element, const S: usize> Tile for Work<'_, T, S> {
@@ -101,18 +144,8 @@ impl<T: Element, const S: usize> Tile for Work<'_, T, S> {
     }
 
     fn split(self, at: usize) -> (Self, Self) {
-        let (rule, first) = (self.rule, self.first);
-        let (gradient, more_gradient) = match self.gradient {
-            Gradient::Packed { levels, scales } => {
-                let (levels, more) = levels.split_at(at / GROUP * rule.bits as usize);
-                let (scales, more_scales) = scales.split_at(at / rule.block);
-                (Gradient::Packed { levels, scales }, Gradient::Packed { levels: more, scales: more_scales })
-            }
-            Gradient::Dense(x) => {
-                let (x, more) = x.split_at(at);
-                (Gradient::Dense(x), Gradient::Dense(more))
-            }
-        };
+        let (shared, first) = (self.shared, self.first);
+        let (gradient, more_gradient) = split_gradient(self.gradient, &shared, at);
         let (weights, more_weights) = self.weights.split_at_mut(at);
         let (mut more_state, mut i) = (std::array::from_fn(|_| Default::default()), 0);
         let state = self.state.map(|s| {
@@ -122,8 +155,14 @@ impl<T: Element, const S: usize> Tile for Work<'_, T, S> {
             s
         });
         (
-            Work { gradient, weights, state, first, rule },
-            Work { gradient: more_gradient, weights: more_weights, state: more_state, first: first + at as u64, rule },
+            Work { gradient, weights, state, first, shared },
+            Work {
+                gradient: more_gradient,
+                weights: more_weights,
+                state: more_state,
+                first: first + at as u64,
+                shared,
+            },
         )
     }
 }
@@ -138,25 +177,15 @@ fn step<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) -
 
 fn tile<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) -> Report {
     let mut report = Report::default();
-    let Work { gradient, weights, mut state, first, rule: shared } = work;
-    let per = shared.block / GROUP;
+    let Work { gradient, weights, mut state, first, shared } = work;
     for (g, weights) in weights.chunks_mut(GROUP).enumerate() {
-        let gradient = match gradient {
-            Gradient::Packed { levels, scales } => {
-                let words = shared.bits as usize;
-                levels_of(&shared, &levels[g * words..(g + 1) * words], scales[g / per])
-            }
-            Gradient::Dense(x) => dense(&x[g * GROUP..g * GROUP + weights.len()], shared.factor),
-        };
+        let gradient = shared.gradient(gradient, g, weights.len());
         let mut state = state.each_mut().map(|s| &mut s[g * GROUP..g * GROUP + weights.len()]);
         let draws = (T::TYPE == ElementType::Bf16).then(|| draws(&shared.at, (first / GROUP as u64) as u32 + g as u32));
         for (i, (w, g_i)) in weights.iter_mut().zip(gradient).enumerate() {
             let old = std::array::from_fn(|j| state[j][i]);
             let (new, next) = rule(g_i, f32::from_bits(w.to_f32_bits()), old);
-            let bits = match &draws {
-                Some(k) => bf16_to_f32(update::to_bf16(new.to_bits(), k[i])),
-                None => new.to_bits(),
-            };
+            let bits = stored::<T>(new, draws.map_or(0, |k| k[i]));
             if !f32::from_bits(bits).is_finite() || next.iter().any(|s| !s.is_finite()) {
                 note(&mut report, first + (g * GROUP + i) as u64);
                 continue;
@@ -172,10 +201,10 @@ fn tile<T: Element, const S: usize>(work: Work<'_, T, S>, rule: &impl Step<S>) -
 
 /// The gradient of a group; elements past the end read as whatever fields past the end hold, and are not used.
 #[inline(always)]
-fn levels_of(rule: &Rule, levels: &[u32], scale: u16) -> [f32; GROUP] {
+fn levels_of(shared: &Shared, levels: &[u32], scale: u16) -> [f32; GROUP] {
     let s = bf16_to_f32(scale);
-    let value = |l: i32| read_out(l, s, rule.factor);
-    match rule.bits {
+    let value = |l: i32| read_out(l, s, shared.factor);
+    match shared.bits {
         4 => std::array::from_fn(|i| value((levels[i / 8] << (28 - 4 * (i % 8))) as i32 >> 28)),
         8 => std::array::from_fn(|i| value((levels[i / 4] << (24 - 8 * (i % 4))) as i32 >> 24)),
         bits => std::array::from_fn(|i| value(level(levels, bits, i))),

@@ -64,6 +64,7 @@ mod read_out;
 mod reduce;
 mod scratch;
 mod update;
+mod update_adamw_8bit;
 mod view;
 mod window;
 

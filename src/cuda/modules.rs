@@ -19,6 +19,7 @@ pub(super) enum Module {
     Pack,
     Reduce,
     Update,
+    UpdateAdamw8bit,
 }
 
 macro_rules! fatbin {
@@ -38,6 +39,7 @@ impl Module {
             Module::Pack => fatbin!("pack"),
             Module::Reduce => fatbin!("reduce"),
             Module::Update => fatbin!("update"),
+            Module::UpdateAdamw8bit => fatbin!("update_adamw_8bit"),
         }
     }
 }

@@ -16,13 +16,13 @@ use crate::types::Element;
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceSlice;
 
-/// Elements of a CTA: `CTA_ELEMENTS` in kernels/update.cu.
+/// Elements of a CTA: `CTA_ELEMENTS` in kernels/include/update.cuh.
 const CTA_ELEMENTS: u64 = 1024;
 
-/// `Source` in kernels/update.cu.
+/// `Source` in kernels/include/update.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct SourceParams {
+pub(super) struct SourceParams {
     draw: DrawParams,
     guards: Pointer,
     guard_count: u64,
@@ -84,7 +84,7 @@ item! {
 }
 
 impl SourceParams {
-    fn new<'a>(call: &mut Call<'a>, source: &Source, guards: Option<&'a Reports>) -> Result<Self> {
+    pub(super) fn new<'a>(call: &mut Call<'a>, source: &Source, guards: Option<&'a Reports>) -> Result<Self> {
         let guard_count = guards.map_or(0, |reports| reports.0.len() as u64);
         let guards = match guards {
             Some(reports) => call.guards(reports)?.at(0),
@@ -103,7 +103,7 @@ impl SourceParams {
 }
 
 /// Where a gradient lies: levels and scales, or floats and null.
-fn gradient<'a, 'l: 'a>(call: &mut Call<'a>, gradient: &Gradient<'l, Cuda>) -> Result<(Pointer, Pointer)> {
+pub(super) fn gradient<'a, 'l: 'a>(call: &mut Call<'a>, gradient: &Gradient<'l, Cuda>) -> Result<(Pointer, Pointer)> {
     Ok(match *gradient {
         Gradient::Packed { levels, scales } => (call.read(levels)?, call.read(scales)?),
         Gradient::Dense(x) => (call.read(x)?, Pointer::NULL),
@@ -135,7 +135,7 @@ impl Launch<Sgd> for Cuda {
                 begin: 0,
             });
         }
-        launch(&call, &format!("update_sgd_{}", suffix::<T>()), &params, &rows)
+        launch(&call, Module::Update, &format!("update_sgd_{}", suffix::<T>()), &params, &rows)
     }
 }
 
@@ -162,11 +162,17 @@ impl Launch<AdamW> for Cuda {
                 begin: 0,
             });
         }
-        launch(&call, &format!("update_adamw_{}", suffix::<T>()), &params, &rows)
+        launch(&call, Module::Update, &format!("update_adamw_{}", suffix::<T>()), &params, &rows)
     }
 }
 
 /// One CTA for each 1024 elements of each item.
-fn launch<P: Pod, I: Item>(call: &Call<'_>, kernel: &str, params: &P, rows: &[I]) -> Result<()> {
-    call.launch(Module::Update, kernel, params, rows, |row| row.n().div_ceil(CTA_ELEMENTS), 0)
+pub(super) fn launch<P: Pod, I: Item>(
+    call: &Call<'_>,
+    module: Module,
+    kernel: &str,
+    params: &P,
+    rows: &[I],
+) -> Result<()> {
+    call.launch(module, kernel, params, rows, |row| row.n().div_ceil(CTA_ELEMENTS), 0)
 }

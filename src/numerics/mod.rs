@@ -14,6 +14,7 @@
 //! | [`trit`] | the stochastic decision and the threshold decision |
 //! | [`threshold`] | integer sums, mean magnitudes, least-squares magnitudes, clipping at c sigma |
 //! | [`level`] | adaptive accumulation and exact counts |
+//! | [`moments`] | the moments of AdamW in 8 bits |
 //! | [`pack`] | planes, 2-bit fields, level fields |
 //! | [`reduce`] | exact dot products and norms |
 //! | [`update`] | SGD and AdamW, bf16 weights rounded stochastically |
@@ -43,6 +44,7 @@ pub mod constants;
 pub mod draw;
 pub mod float;
 pub mod level;
+pub mod moments;
 pub mod pack;
 pub mod philox;
 pub mod reduce;

@@ -1,6 +1,9 @@
 //! [`Backend`]: every operation, checked once and launched.
 
-use super::{Element, Launch, accumulate, check, dequantize, pack, quantize, read_out, reduce, run, update, window};
+use super::{
+    Element, Launch, accumulate, check, dequantize, pack, quantize, read_out, reduce, run, update, update_adamw_8bit,
+    window,
+};
 use crate::error::Result;
 
 /// The operations. On a device they are queued and return at once; every argument is checked before anything is
@@ -37,6 +40,7 @@ pub trait Backend:
     + Launch<reduce::SquaredNormF32>
     + Launch<update::Sgd>
     + Launch<update::AdamW>
+    + Launch<update_adamw_8bit::AdamW8>
 {
     /// Gradients to planes and scales. Elements out of range count as zero and are reported.
     fn quantize<T: Element>(
@@ -253,6 +257,18 @@ pub trait Backend:
     ) -> Result<()> {
         run::<_, _, T>(self, op, items, (guards, reports))
     }
+
+    /// Weights follow their gradients by AdamW with moments in 8 bits, in place; `guards` and `reports` as for
+    /// [`update_sgd`](Self::update_sgd).
+    fn update_adamw_8bit<T: Element>(
+        &self,
+        op: &update_adamw_8bit::AdamW8,
+        items: &mut [update_adamw_8bit::AdamW8Item<'_, Self, T>],
+        guards: Option<&Self::Reports>,
+        reports: &mut Self::Reports,
+    ) -> Result<()> {
+        run::<_, _, T>(self, op, items, (guards, reports))
+    }
 }
 
 impl<B> Backend for B where
@@ -280,6 +296,7 @@ impl<B> Backend for B where
         + Launch<reduce::SquaredNormF32>
         + Launch<update::Sgd>
         + Launch<update::AdamW>
+        + Launch<update_adamw_8bit::AdamW8>
 {
 }
 
@@ -309,4 +326,5 @@ pub const OPERATIONS: &[&str] = &[
     <reduce::SquaredNormF32 as super::Operation>::NAME,
     <update::Sgd as super::Operation>::NAME,
     <update::AdamW as super::Operation>::NAME,
+    <update_adamw_8bit::AdamW8 as super::Operation>::NAME,
 ];

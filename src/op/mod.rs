@@ -12,6 +12,7 @@
 //! | [`pack`] | i8 trits, separate planes and 2-bit fields, from and to planes |
 //! | [`reduce`] | [`reduce::Dot`], [`reduce::SquaredNorm`], [`reduce::SquaredNormF32`], [`reduce::CountNonzero`] |
 //! | [`update`] | [`update::Sgd`], [`update::AdamW`]: weights straight from levels and scales |
+//! | [`update_adamw_8bit`] | [`update_adamw_8bit::AdamW8`]: the same with moments in 8 bits |
 //!
 //! # The way of a call
 //!
@@ -31,6 +32,7 @@ pub mod read_out;
 pub mod reduce;
 pub mod side;
 pub mod update;
+pub mod update_adamw_8bit;
 pub mod window;
 
 pub use crate::types::{BlockSize, Draw, Element, ElementType, Grouping, Report};

@@ -153,7 +153,7 @@ impl<'l, M: Memory + ?Sized> Gradient<'l, M> {
         })
     }
 
-    fn validate(&self, source: &Source, n: usize) -> Result<()> {
+    pub(crate) fn validate(&self, source: &Source, n: usize) -> Result<()> {
         match self {
             Gradient::Packed { levels, scales } => {
                 length("levels", words(n, source.bits), M::len(levels))?;
@@ -164,7 +164,7 @@ impl<'l, M: Memory + ?Sized> Gradient<'l, M> {
     }
 }
 
-fn weights<T: Element>() -> Result<()> {
+pub(super) fn weights_accepted<T: Element>() -> Result<()> {
     match T::TYPE {
         ElementType::F32 | ElementType::Bf16 => Ok(()),
         ElementType::F16 => Err(Error::ElementType { expected: "f32 or bf16 weights", got: "f16".to_owned() }),
@@ -200,7 +200,7 @@ impl<M: Memory + ?Sized, T: Element> SgdItem<'_, M, T> {
     pub fn validate(&self, op: &Sgd) -> Result<()> {
         let n = M::len_mut(&self.weights);
         let check = || {
-            weights::<T>()?;
+            weights_accepted::<T>()?;
             span(self.first, n, Grouping::Block(op.source.block))?;
             self.gradient.validate(&op.source, n)?;
             let expected = if op.terms.momentum == 0.0 { 0 } else { n };
@@ -241,7 +241,7 @@ impl<M: Memory + ?Sized, T: Element> AdamWItem<'_, M, T> {
     pub fn validate(&self, op: &AdamW) -> Result<()> {
         let n = M::len_mut(&self.weights);
         let check = || {
-            weights::<T>()?;
+            weights_accepted::<T>()?;
             span(self.first, n, Grouping::Block(op.source.block))?;
             self.gradient.validate(&op.source, n)?;
             length("first moment", n, M::len_mut(&self.first_moment))?;

@@ -41,6 +41,7 @@ mod shader;
 mod staging;
 mod transfer;
 mod update;
+mod update_adamw_8bit;
 mod view;
 mod window;
 

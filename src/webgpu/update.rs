@@ -58,18 +58,7 @@ impl Launch<AdamW> for Wgpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW, T>) -> Result<()> {
         let (op, items, (guards, reports)) = work.into_parts();
         reports.reach(self, items.iter().map(|i| i.first + i.weights.len as u64))?;
-        let terms = AdamWTerms {
-            learning_rate: op.terms.learning_rate.to_bits(),
-            beta1: op.terms.beta1.to_bits(),
-            rest1: op.terms.rest1.to_bits(),
-            beta2: op.terms.beta2.to_bits(),
-            rest2: op.terms.rest2.to_bits(),
-            correct1: op.terms.correct1.to_bits(),
-            correct2: op.terms.correct2.to_bits(),
-            eps: op.terms.eps.to_bits(),
-            keep: op.terms.keep.to_bits(),
-            ..AdamWTerms::default()
-        };
+        let terms = terms_of(&op.terms);
         let mut batch = Batch::new(self);
         for item in items.iter() {
             for piece in self.pieces(item.weights.len, 4) {
@@ -101,17 +90,33 @@ impl Launch<AdamW> for Wgpu {
     }
 }
 
-/// What both updates bind and choose for a piece.
-struct Common<'a> {
-    levels: Raw<'a>,
-    scales: Raw<'a>,
-    weights: Raw<'a>,
-    guard: Raw<'a>,
-    flags: Flags,
-    threads: u64,
+/// The terms as the shaders take them.
+pub(super) fn terms_of(terms: &crate::numerics::update::AdamWTerms) -> AdamWTerms {
+    AdamWTerms {
+        learning_rate: terms.learning_rate.to_bits(),
+        beta1: terms.beta1.to_bits(),
+        rest1: terms.rest1.to_bits(),
+        beta2: terms.beta2.to_bits(),
+        rest2: terms.rest2.to_bits(),
+        correct1: terms.correct1.to_bits(),
+        correct2: terms.correct2.to_bits(),
+        eps: terms.eps.to_bits(),
+        keep: terms.keep.to_bits(),
+        ..AdamWTerms::default()
+    }
 }
 
-fn common<'a, T: Element>(
+/// What updates bind and choose for a piece.
+pub(super) struct Common<'a> {
+    pub(super) levels: Raw<'a>,
+    pub(super) scales: Raw<'a>,
+    pub(super) weights: Raw<'a>,
+    pub(super) guard: Raw<'a>,
+    pub(super) flags: Flags,
+    pub(super) threads: u64,
+}
+
+pub(super) fn common<'a, T: Element>(
     gpu: &Wgpu,
     source: &Source,
     piece: Piece,

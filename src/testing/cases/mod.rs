@@ -16,6 +16,7 @@ mod reduce;
 mod squared_norm_f32;
 mod sums;
 mod update;
+mod update_adamw_8bit;
 mod window;
 mod wrong;
 
@@ -33,6 +34,7 @@ pub use read_out_f32::ReadOutF32;
 pub use reduce::{Reduce, Reduced, Reduction, Side};
 pub use squared_norm_f32::SquaredNormF32;
 pub use update::{Rule as UpdateRule, Update};
+pub use update_adamw_8bit::UpdateAdamW8;
 pub use window::{CompareScales, Merge, WindowScales};
 pub use wrong::Wrong;
 
@@ -87,6 +89,10 @@ pub fn each(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure
             "update_sgd" | "update_adamw" => {
                 update::each::<f32>(operation == "update_adamw", options, visit)?;
                 update::each::<half::bf16>(operation == "update_adamw", options, visit)?;
+            }
+            "update_adamw_8bit" => {
+                update_adamw_8bit::each::<f32>(options, visit)?;
+                update_adamw_8bit::each::<half::bf16>(options, visit)?;
             }
             _ => return Err(Failure::of_suite("the suite", operation, options.seed, Difference::NoCases)),
         }

@@ -207,11 +207,8 @@ impl<T: Element> Case for Update<T> {
     }
 }
 
-/// A list of tensors with gradients; every third one is dense.
-pub(super) fn update<T: Element>(rng: &mut Rng, rule: Rule, lengths: &[usize]) -> Update<T> {
-    let (bits, block) = (rule.source().bits, rule.source().block);
-    let shapes: Vec<_> = lengths.iter().map(|n| (*n, Pattern::Normal)).collect();
-    let tensors = list(rng, &shapes, u64::from(block.get()));
+/// Levels and scales of each tensor, and floats: of each the one or the other; every third tensor is dense.
+pub(super) fn gradients(rng: &mut Rng, bits: u32, block: BlockSize, lengths: &[usize]) -> Gradients {
     let (mut packed, mut dense) = (Vec::new(), Vec::new());
     for (i, &n) in lengths.iter().enumerate() {
         if i % 3 == 2 {
@@ -228,6 +225,18 @@ pub(super) fn update<T: Element>(rng: &mut Rng, rule: Rule, lengths: &[usize]) -
         }
         debug_assert_eq!(packed[i].0.len(), if i % 3 == 2 { 0 } else { words(n, bits) });
     }
+    (packed, dense)
+}
+
+/// Levels and scales of each tensor, and floats of each.
+type Gradients = (Vec<(Vec<u32>, Vec<u16>)>, Vec<Vec<f32>>);
+
+/// A list of tensors with gradients; every third one is dense.
+pub(super) fn update<T: Element>(rng: &mut Rng, rule: Rule, lengths: &[usize]) -> Update<T> {
+    let (bits, block) = (rule.source().bits, rule.source().block);
+    let shapes: Vec<_> = lengths.iter().map(|n| (*n, Pattern::Normal)).collect();
+    let tensors = list(rng, &shapes, u64::from(block.get()));
+    let (packed, dense) = gradients(rng, bits, block, lengths);
     let moments = lengths.iter().map(|&n| vec![0.0; n]).collect();
     Update { rule, tensors, packed, dense, moments, guards: Vec::new(), slots: slots(lengths.len()), spoil: None }
 }

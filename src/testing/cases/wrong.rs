@@ -1,10 +1,11 @@
 //! Calls with one wrong argument each: the error must be the reference's, field by field, and nothing may change.
 
 use super::update::update;
+use super::update_adamw_8bit;
 use super::{
     AccumulateAdaptive, AccumulateExact, AccumulateF32, Check, CompareScales, Conversion, Convert, Dequantize, Given,
     Levels, Look, Merge, Pack, Quantize, ReadOut, ReadOutF32, Reduce, Reduced, Reduction, SquaredNormF32, Unpack,
-    UpdateRule, WindowScales, list, side, trits,
+    UpdateAdamW8, UpdateRule, WindowScales, list, side, trits,
 };
 use crate::error::Result;
 use crate::numerics::constants::{ELEMENTS_MAX, MICRO_BATCHES_MAX};
@@ -16,6 +17,7 @@ use crate::op::quantize::{Quantize as QuantizeOp, Rule, Threshold};
 use crate::op::read_out::{ReadOut as ReadOutOp, ReadOutF32 as ReadOutF32Op};
 use crate::op::reduce::{CountNonzero, Dot, SquaredNorm};
 use crate::op::update::{AdamW, Sgd, Source};
+use crate::op::update_adamw_8bit::AdamW8;
 use crate::op::window::{Look as LookOp, Merge as MergeOp, WindowScales as ScalesOp};
 use crate::op::{BlockSize, Draw, Element, Grouping};
 use crate::testing::arena::{Place, Spoil};
@@ -147,6 +149,7 @@ pub(super) fn each(operation: &str, options: &Options, visit: &mut impl Visit) -
         }
         "squared_norm_f32" => squared_norm_f32(visit),
         "update_sgd" | "update_adamw" => updates(&mut rng, operation == "update_adamw", visit),
+        "update_adamw_8bit" => update_8bit(&mut rng, visit),
         _ => Ok(()),
     }
 }
@@ -465,6 +468,31 @@ fn updates(rng: &mut Rng, adamw: bool, visit: &mut impl Visit) -> Result<(), Box
                 op.terms.eps = eps;
             }
         })?;
+    }
+    visit.visit(&Wrong { case: half, why: "f16 weights".to_owned() })
+}
+
+fn update_8bit(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let block = |elements| BlockSize::new(elements).unwrap_or_default();
+    let source = Source { bits: 4, block: block(32), factor: 1.0, draw: Draw::new(1, 1) };
+    let op = AdamW8 { source, terms: AdamWTerms::new(1e-3, (0.9, 0.999), 1e-8, 0.01, 1) };
+    let good: UpdateAdamW8<f32> = update_adamw_8bit::update(rng, op, &[96, 130, 64]);
+    let half = update_adamw_8bit::update::<half::f16>(rng, op, &[96, 130, 64]);
+    let mut spoiler = Spoiler { good, visit };
+    spoiler.lengths(&["levels", "scales", "moments", "moment scales"], 1, |c| &mut c.spoil)?;
+    spoiler.lengths(&["dense", "moments", "moment scales"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("first on a block of levels, but not of moments", |c| c.tensors[LAST].first = 32)?;
+    spoiler.with("first on a block of moments, but not of levels", |c| {
+        (c.op.source.block, c.tensors[LAST].first) = (block(128), 64);
+    })?;
+    spoiler.with("end past the last element", |c| c.tensors[LAST].first = ELEMENTS_MAX)?;
+    spoiler.with("slot past the last", |c| c.tensors[LAST].slot = c.slots)?;
+    spoiler.with("slot of the highest number", |c| c.tensors[LAST].slot = usize::MAX)?;
+    spoiler.with("3 bits", |c| c.op.source.bits = 3)?;
+    spoiler.with("factor NaN", |c| c.op.source.factor = f32::NAN)?;
+    spoiler.with("micro-batch", |c| c.op.source.draw = TOO_LATE)?;
+    for rate in [f32::NAN, f32::INFINITY] {
+        spoiler.with(format!("learning rate {rate}"), |c| c.op.terms.learning_rate = rate)?;
     }
     visit.visit(&Wrong { case: half, why: "f16 weights".to_owned() })
 }

@@ -5,9 +5,11 @@ use crate::error::Result;
 use crate::numerics::constants::domain;
 use crate::numerics::float::bf16_to_f32;
 use crate::numerics::level::read_out;
+use crate::numerics::moments::{MOMENT_BLOCK, decode, encode, moment_scale};
 use crate::numerics::pack::level;
 use crate::numerics::update::{adamw, sgd, to_bf16};
 use crate::op::update::{AdamW, Gradient, Sgd, Source};
+use crate::op::update_adamw_8bit::AdamW8;
 use crate::op::{Checked, Element, ElementType, Launch, Report};
 use crate::testing::values::raw;
 
@@ -57,6 +59,38 @@ impl Launch<AdamW> for Reference {
                 }
                 *weight = new;
                 (item.first_moment[i], item.second_moment[i]) = (m, v);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Launch<AdamW8> for Reference {
+    fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW8, T>) -> Result<()> {
+        let (op, items, (guards, reports)) = work.into_parts();
+        if stopped(guards) {
+            return Ok(());
+        }
+        for item in items {
+            let draws = draws(&op.source.draw.position(item.tensor, domain::WEIGHT), item.first, item.weights.len());
+            let old = |i: usize| decode(item.moments[i], item.moment_scales[i / MOMENT_BLOCK]);
+            let mut new: Vec<(f32, f32)> = (0..item.weights.len()).map(old).collect();
+            for (i, weight) in item.weights.iter_mut().enumerate() {
+                let g = gradient(&op.source, &item.gradient, i);
+                let (w, m, v) = adamw(&op.terms, g, f32::from_bits(weight.to_f32_bits()), new[i].0, new[i].1);
+                let rounded = rounded::<T>(w, draws[i]);
+                if finite(rounded) && m.is_finite() && v.is_finite() {
+                    (*weight, new[i]) = (rounded, (m, v));
+                } else {
+                    note(&mut reports[item.report], item.first + i as u64);
+                }
+            }
+            for (block, scale) in item.moment_scales.iter_mut().enumerate() {
+                let all = new.iter().skip(block * MOMENT_BLOCK).take(MOMENT_BLOCK);
+                *scale = moment_scale(all.map(|(_, v)| v.abs().to_bits()).max().unwrap_or(0));
+            }
+            for (i, (m, v)) in new.into_iter().enumerate() {
+                item.moments[i] = encode(m, v, item.moment_scales[i / MOMENT_BLOCK], draws[i]);
             }
         }
         Ok(())
