@@ -3,16 +3,19 @@
 //!
 //! `cargo bench --no-default-features --features cuda --bench training -- [--layers 20] [--width 2048] [--rounds 15] [--json PATH]`
 //!
-//! Device events around each call, median of the rounds after three that warm up. Bytes: each input read once, each
-//! output written once. Bytes held are the driver's count.
+//! What is timed: the card. Device events lie around each call, and no round is waited for before all are queued, so that the host
+//! is ahead, as it is while a model's backward pass runs; median of the rounds after three that warm up. Beside it stands what one
+//! call on an idle card takes until it is done, by the host's clock: what the host does before the first launch is part of that.
+//! Bytes: each input read once, each output written once. Bytes held are the driver's count.
 #![expect(clippy::print_stdout, reason = "a table is what this program is for")]
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table};
-use cudarc::driver::{CudaEvent, sys::CUevent_flags};
+use cudarc::driver::sys::CUevent_flags;
 use half::bf16;
 use std::num::NonZeroUsize;
+use std::time::Instant;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Held, Id, Reduce, Spec};
 use trigrad::cuda::{Buffer, Cuda};
 use trigrad::numerics::reduce::SUM_WORDS;
@@ -49,6 +52,8 @@ struct Figure {
     milliseconds: f64,
     fastest: f64,
     slowest: f64,
+    /// Milliseconds of a call on an idle card until it is done, the host's part included.
+    alone: f64,
     gb_per_second: f64,
     share_of_copy: f64,
 }
@@ -56,31 +61,51 @@ struct Figure {
 struct Bench {
     cuda: Cuda,
     rounds: usize,
-    events: (CudaEvent, CudaEvent),
     /// Bytes a second, read plus written.
     copy: f64,
     figures: Vec<Figure>,
 }
 
 impl Bench {
-    /// Milliseconds of one call: median, fastest, slowest.
-    fn time(&self, mut call: impl FnMut() -> Result<()>) -> Result<(f64, f64, f64)> {
-        let mut times = Vec::with_capacity(self.rounds);
-        for round in 0..self.rounds + 3 {
-            self.events.0.record(self.cuda.stream())?;
+    /// Milliseconds of one call on the card while the host is ahead, sorted.
+    fn time(&self, call: &mut impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+        let context = self.cuda.stream().context();
+        let event = || context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
+        let mut events = Vec::with_capacity(self.rounds + 3);
+        for _ in 0..self.rounds + 3 {
+            events.push((event()?, event()?));
+        }
+        for (begin, end) in &events {
+            begin.record(self.cuda.stream())?;
             call()?;
-            self.events.1.record(self.cuda.stream())?;
-            let ms = f64::from(self.events.0.elapsed_ms(&self.events.1)?);
-            if round >= 3 {
-                times.push(ms);
-            }
+            end.record(self.cuda.stream())?;
+        }
+        let mut times = Vec::with_capacity(self.rounds);
+        for (begin, end) in &events[3..] {
+            times.push(f64::from(begin.elapsed_ms(end)?));
         }
         times.sort_by(f64::total_cmp);
-        Ok((times[times.len() / 2], times[0], times[times.len() - 1]))
+        Ok(times)
     }
 
-    fn row(&mut self, name: &str, elements: usize, bytes: f64, call: impl FnMut() -> Result<()>) -> Result<()> {
-        let (milliseconds, fastest, slowest) = self.time(call).with_context(|| name.to_owned())?;
+    /// Milliseconds of one call on an idle card until it is done, by the host's clock: the median.
+    fn time_alone(&self, call: &mut impl FnMut() -> Result<()>) -> Result<f64> {
+        let mut times = Vec::with_capacity(self.rounds);
+        for _ in 0..self.rounds {
+            self.cuda.synchronize()?;
+            let start = Instant::now();
+            call()?;
+            self.cuda.synchronize()?;
+            times.push(1e3 * start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    }
+
+    fn row(&mut self, name: &str, elements: usize, bytes: f64, mut call: impl FnMut() -> Result<()>) -> Result<()> {
+        let times = self.time(&mut call).with_context(|| name.to_owned())?;
+        let alone = self.time_alone(&mut call).with_context(|| name.to_owned())?;
+        let (milliseconds, fastest, slowest) = (times[times.len() / 2], times[0], times[times.len() - 1]);
         let rate = elements as f64 * bytes / milliseconds * 1e3;
         self.figures.push(Figure {
             name: name.to_owned(),
@@ -89,6 +114,7 @@ impl Bench {
             milliseconds,
             fastest,
             slowest,
+            alone,
             gb_per_second: rate / 1e9,
             share_of_copy: rate / self.copy,
         });
@@ -184,7 +210,7 @@ fn accumulate<T: Element>(
              {temporary} bytes more at the peak of {} calls",
             held as f64 / n as f64,
             sum.bytes_held() as f64 / n as f64,
-            bench.rounds + 3,
+            2 * bench.rounds + 3,
         );
         anyhow::ensure!(sum.found()?.non_finite == 0, "the data has nothing out of range, yet something was found");
         if T::TYPE == ElementType::Bf16 {
@@ -276,14 +302,12 @@ fn main() -> Result<()> {
     let specs = model(args.layers.get(), args.width.get());
     let elements = specs.iter().map(Spec::elements).sum::<trigrad::Result<usize>>()?;
     println!("{}\n{} parameters in {} tensors, {} rounds", card(), elements, specs.len(), args.rounds);
-    let timing = Some(CUevent_flags::CU_EVENT_DEFAULT);
-    let events = (cuda.stream().context().new_event(timing)?, cuda.stream().context().new_event(timing)?);
-    let mut bench = Bench { cuda: cuda.clone(), rounds: args.rounds.get(), events, copy: 1.0, figures: Vec::new() };
+    let mut bench = Bench { cuda: cuda.clone(), rounds: args.rounds.get(), copy: 1.0, figures: Vec::new() };
     {
         let from = tensors::<f32>(&cuda, &[elements])?;
         let mut to = cuda.zeros::<f32>(elements)?;
-        let (ms, ..) = bench.time(|| Ok(cuda.copy(Cuda::view(&from[0]), Cuda::view_mut(&mut to))?))?;
-        bench.copy = elements as f64 * 8.0 / ms * 1e3;
+        let times = bench.time(&mut || Ok(cuda.copy(Cuda::view(&from[0]), Cuda::view_mut(&mut to))?))?;
+        bench.copy = elements as f64 * 8.0 / times[times.len() / 2] * 1e3;
         println!("device-to-device copy: {:.1} GB/s", bench.copy / 1e9);
     }
     accumulate::<f32>(&mut bench, "f32", 4, &specs, |x| Floats::F32(Cuda::view(x)))?;
@@ -292,7 +316,7 @@ fn main() -> Result<()> {
     update::<f32>(&mut bench, "f32", &specs)?;
     update::<bf16>(&mut bench, "bf16", &specs)?;
     let mut table = Table::new();
-    table.set_header(["operation", "bytes", "GB/s", "share of copy", "ms (fastest to slowest)"]);
+    table.set_header(["operation", "bytes", "GB/s", "share of copy", "ms (fastest to slowest)", "ms alone until done"]);
     for f in &bench.figures {
         table.add_row([
             f.name.clone(),
@@ -300,6 +324,7 @@ fn main() -> Result<()> {
             format!("{:.0}", f.gb_per_second),
             format!("{:.1}%", 100.0 * f.share_of_copy),
             format!("{:.4} ({:.4} to {:.4})", f.milliseconds, f.fastest, f.slowest),
+            format!("{:.4}", f.alone),
         ]);
     }
     table.column_iter_mut().skip(1).for_each(|c| c.set_cell_alignment(CellAlignment::Right));

@@ -23,8 +23,18 @@ const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 const BASES: [u32; 3] = [90, 80, 75];
 
 /// The fatbins, one for each file in kernels/.
-const SOURCES: [&str; 9] =
-    ["quantize", "dequantize", "accumulate", "read_out", "check", "pack", "reduce", "update", "update_adamw_8bit"];
+const SOURCES: [&str; 10] = [
+    "quantize",
+    "dequantize",
+    "accumulate",
+    "read_out",
+    "check",
+    "pack",
+    "reduce",
+    "update",
+    "update_adamw_8bit",
+    "window",
+];
 
 pub(crate) fn build() {
     println!("cargo:rerun-if-changed=kernels");

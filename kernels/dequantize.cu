@@ -27,10 +27,10 @@ __device__ __forceinline__ void dequantize_block(const Dequantize& p, const Dequ
     const uint64_t start = static_cast<uint64_t>(blockIdx.x - item.begin) * CTA_TILE + warp_id() * TILE;
     const uint64_t own = start + 32 * lane_id();
     uint2 pair = make_uint2(0, 0);
-    uint32_t scale = 0;
+    uint32_t own_value = 0;
     if (own < item.n) {
         pair = load_pair(item.words, own >> 5);
-        scale = static_cast<uint32_t>(item.scales[own >> p.shift]) << 16;
+        own_value = from_f32_saturating<E>(static_cast<uint32_t>(item.scales[own >> p.shift]) << 16);
     }
     const bool aligned = aligned_to(item.out, 16), whole = aligned && start + TILE <= item.n;
 #pragma unroll
@@ -40,8 +40,8 @@ __device__ __forceinline__ void dequantize_block(const Dequantize& p, const Dequ
         const int bit = piece % PIECES_PER_GROUP<E> * PER<E>;
         const uint32_t plus = __shfl_sync(ALL, pair.x, owner) >> bit;
         const uint32_t minus = __shfl_sync(ALL, pair.y, owner) >> bit;
-        const uint32_t s = __shfl_sync(ALL, scale, owner);
-        store_piece<E>(item.out, start + piece * PER<E>, item.n, aligned, piece_of_trits<E>(plus, minus, from_f32_saturating<E>(s), 0u), whole);
+        const uint32_t value = __shfl_sync(ALL, own_value, owner);
+        store_piece<E>(item.out, start + piece * PER<E>, item.n, aligned, piece_of_trits<E>(plus, minus, value, 0u), whole);
     }
 }
 

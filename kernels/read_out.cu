@@ -163,14 +163,15 @@ __device__ __forceinline__ void read_out_fields(const ReadOut& p, const ReadOutI
         }
         const uint32_t scale = scale_at(item, (start + 32 * lane_id()) >> p.block_shift);
         const bool refuse = refused(item.guard);
-        if (!__any_sync(ALL, scale > p.scale_limit)) {
 #pragma unroll
-            for (int i = 0; i < PIECES; ++i) {
-                const int piece = 32 * i + lane_id();
-                const uint64_t at = start + piece * PER<E>;
-                const uint32_t s = __shfl_sync(ALL, scale, piece / PIECES);
-                store_piece<E>(item.out, at, item.n, true, fields_piece<E, BITS, false>(w[i], at, s, factor, refuse), true);
-            }
+        for (int i = 0; i < PIECES; ++i) {
+            const int piece = 32 * i + lane_id();
+            const uint64_t at = start + piece * PER<E>;
+            const uint32_t s = __shfl_sync(ALL, scale, piece / PIECES);
+            store_piece<E>(item.out, at, item.n, true, fields_piece<E, BITS, false>(w[i], at, s, factor, refuse), true);
+        }
+        // Asked only now, so that nothing waits for it: the rare tile is written a second time, every piece by the same lane.
+        if (!__any_sync(ALL, scale > p.scale_limit)) {
             return;
         }
     }

@@ -24,22 +24,6 @@ struct ExactItem {
     uint32_t begin;
 };
 
-struct Look {
-    uint32_t weight;
-    uint32_t block_shift;
-};
-
-// One tensor to look at.
-struct LookItem {
-    const void* gradient;
-    uint16_t* seen;
-    Report* report;
-    uint64_t n;
-    uint64_t first;  // 0
-    uint32_t begin;
-    uint32_t pad;
-};
-
 // Element by element, for a tile in which a product is out of range or above its scale: counts them, and zeroes the
 // elements whose product is out of range. Returns the largest product that is left. `scale`: what is clipped lies above
 // it; 0xffffffff where nothing is.
@@ -176,37 +160,5 @@ __device__ __forceinline__ void accumulate_exact(const AccumulateExact& p, const
         accumulate_exact_tile<E, BITS, true>(p, item, stages[warp_id()]);
     } else {
         accumulate_exact_tile<E, BITS, false>(p, item, stages[warp_id()]);
-    }
-}
-
-template <class E, bool FAST>
-__device__ __forceinline__ void look_tile(const Look& p, const LookItem& item, Stage<E>& stage) {
-    const Place at = place<FAST>(item, cta_start(item));
-    Flight<E> flight;
-    begin<E, FAST>(item.gradient, at, flight);
-    end<E, FAST>(item.gradient, at, item.n, flight, stage);
-    uint32_t w[E::WORDS];
-    stage.take(w);
-    uint32_t max = max_product<E>(w, p.weight);
-    if (__any_sync(ALL, out_of_range(max))) {
-        max = inspect<E>(stage, p.weight, 0xffffffffu, item.first + at.own, item.report);
-    }
-    const uint32_t lanes = 1u << (p.block_shift - 5);
-    const uint32_t now = stochastic_scale(block_max(max, lanes)) >> 16;
-    if (at.inside && (threadIdx.x & (lanes - 1)) == 0) {
-        uint16_t* const seen = item.seen + (at.own >> p.block_shift);
-        if (now > *seen) {
-            *seen = static_cast<uint16_t>(now);
-        }
-    }
-}
-
-template <class E>
-__device__ __forceinline__ void look(const Look& p, const LookItem& item) {
-    __shared__ Stage<E> stages[WARPS];
-    if (whole(cta_start(item), CTA_TILE, item.n, reinterpret_cast<uintptr_t>(item.gradient), 16)) {
-        look_tile<E, true>(p, item, stages[warp_id()]);
-    } else {
-        look_tile<E, false>(p, item, stages[warp_id()]);
     }
 }

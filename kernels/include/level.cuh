@@ -173,18 +173,13 @@ __device__ __forceinline__ uint32_t sum_f32(uint32_t sum, uint32_t p, bool& foun
     return found ? sum : magnitude(v) == 0 ? 0u : v;
 }
 
-// What an element adds to a count of fine levels of size q: `p` is in range.
+// What an element adds to a count of fine levels of size q: `p` is in range, and +0 where its magnitude counts as zero. Without a
+// size whatever is not zero is cut, to nothing.
 __device__ __forceinline__ int32_t round_fine(uint32_t p, uint32_t q, bool& cut) {
-    const uint32_t m = magnitude(p);
-    if (q == 0 || m == 0) {
-        cut = m != 0;
-        return 0;
-    }
-    cut = m > ((q >> 23) + 21) << 23;
-    if (cut) {
-        return p >> 31 ? -(1 << 21) : 1 << 21;
-    }
-    return __float2int_rn(__fmul_rn(__uint_as_float(p), __uint_as_float((254u - (q >> 23)) << 23)));
+    const int32_t most = q == 0 ? 0 : 1 << 21;
+    cut = magnitude(p) > (q == 0 ? 0u : ((q >> 23) + 21) << 23);
+    const int32_t level = __float2int_rn(__fmul_rn(__uint_as_float(p), __uint_as_float((254u - (q >> 23)) << 23)));
+    return cut ? (p >> 31 ? -most : most) : level;
 }
 
 // The nearest finite number; a NaN stays.

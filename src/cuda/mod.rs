@@ -5,7 +5,7 @@
 //! | `launch.rs`, `order.rs`, `view.rs`, `pool.rs` | the launch floor: all `unsafe` of this backend |
 //! | `item.rs`, `draw.rs`, `modules.rs`, `scratch.rs`, `error.rs` | tables of tensors, draws, kernels, scratch memory, driver errors |
 //! | `memory.rs`, `buffer.rs` | buffers are cudarc's slices, transfers are queued |
-//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `window.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | the operations of a family: their items and their launches; the kernels are in `kernels/`, under the same names (those of `window.rs` in `accumulate.cu`) |
+//! | `quantize.rs`, `dequantize.rs`, `accumulate.rs`, `window.rs`, `read_out.rs`, `check.rs`, `pack.rs`, `reduce.rs`, `update.rs` | the operations of a family: their items and their launches; the kernels are in `kernels/`, under the same names |
 //!
 //! Operations are queued on one stream and return at once; only downloads, of reports and sums too, wait. Nothing is
 //! copied to the device for a launch: a list of tensors travels in the kernel's parameters.

@@ -20,6 +20,7 @@ pub(super) enum Module {
     Reduce,
     Update,
     UpdateAdamw8bit,
+    Window,
 }
 
 macro_rules! fatbin {
@@ -40,6 +41,7 @@ impl Module {
             Module::Reduce => fatbin!("reduce"),
             Module::Update => fatbin!("update"),
             Module::UpdateAdamw8bit => fatbin!("update_adamw_8bit"),
+            Module::Window => fatbin!("window"),
         }
     }
 }

@@ -20,7 +20,7 @@ struct LookParams {
 }
 
 item! {
-    /// `LookItem` in kernels/include/exact.cuh.
+    /// `LookItem` in kernels/window.cu.
     struct LookItem {
         gradient: Pointer,
         seen: Pointer,
@@ -41,12 +41,12 @@ struct ScalesParams {
 }
 
 item! {
-    /// `WindowScalesItem` in kernels/accumulate.cu.
+    /// `WindowScalesItem` in kernels/window.cu.
     struct WindowScalesItem { seen: Pointer, scales: Pointer, n: u64, begin: u32, pad: u32 }
 }
 
 item! {
-    /// `CompareScalesItem` in kernels/accumulate.cu.
+    /// `CompareScalesItem` in kernels/window.cu.
     struct CompareScalesItem { scales_a: Pointer, scales_b: Pointer, report: Pointer, n: u64, begin: u32, pad: u32 }
 }
 
@@ -58,7 +58,7 @@ struct MergeParams {
 }
 
 item! {
-    /// `MergeItem` in kernels/accumulate.cu.
+    /// `MergeItem` in kernels/window.cu.
     struct MergeItem {
         from: Pointer,
         into: Pointer,
@@ -97,7 +97,7 @@ impl Launch<Look> for Cuda {
             });
         }
         let params = LookParams { weight: weight_bits(op.weight), block_shift: op.block.get().ilog2() };
-        call.launch_tiles(Module::Accumulate, &format!("look_{}", suffix::<T>()), &params, &rows)
+        call.launch_tiles(Module::Window, &format!("look_{}", suffix::<T>()), &params, &rows)
     }
 }
 
@@ -115,7 +115,7 @@ impl Launch<WindowScales> for Cuda {
             });
         }
         let params = ScalesParams { headroom: op.headroom.to_bits(), bits: op.bits };
-        call.launch_tiles(Module::Accumulate, "window_scales", &params, &rows)
+        call.launch_tiles(Module::Window, "window_scales", &params, &rows)
     }
 }
 
@@ -134,7 +134,7 @@ impl Launch<CompareScales> for Cuda {
                 ..CompareScalesItem::default()
             });
         }
-        call.launch_tiles(Module::Accumulate, "compare_scales", &0u64, &rows)
+        call.launch_tiles(Module::Window, "compare_scales", &0u64, &rows)
     }
 }
 
@@ -158,6 +158,6 @@ impl Launch<Merge> for Cuda {
         }
         let params = MergeParams { bits: op.bits, pad: 0 };
         let ctas = |row: &MergeItem| MergeItem::ctas(row.n, row.blocks);
-        call.launch(Module::Accumulate, "merge", &params, &rows, ctas, 0)
+        call.launch(Module::Window, "merge", &params, &rows, ctas, 0)
     }
 }
