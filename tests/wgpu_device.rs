@@ -395,7 +395,8 @@ fn buffers_that_cannot_be_used_are_refused_and_nothing_runs() {
     assert!(matches!(result, Err(Error::WrongDevice { .. })), "reports of another device");
     assert!(levels.iter().all(|word| *word == 0));
     drop(held);
-    (mapped.unmap(), viewed.unmap());
+    mapped.unmap();
+    viewed.unmap();
     for view in [view(&right), view(&mapped), view(&viewed)] {
         run(view, &mut reports).0.unwrap();
     }
