@@ -44,7 +44,7 @@ if wants wgpu; then
   cargo clippy --lib --no-default-features --features wgpu -- -D warnings
   step "tests: wgpu and candle's gradients on it, on a real adapter or the software one"
   TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
-    cargo test --features wgpu,testing --lib --test 'wgpu_*' --test candle_wgpu -- --show-output
+    cargo test --features wgpu,testing --lib --test 'wgpu_*' --test candle_wgpu --test training_backends -- --show-output
 fi
 
 if wants cuda; then
