@@ -63,7 +63,8 @@ fn run<B: Backend, T: Element>(b: &B, c: &Case<T>) -> Vec<Found> {
                 b.accumulate_adaptive(&op, &mut [item], &mut reports)
             }),
             Call::Exact { draw, weight, held, headroom, x } => b.upload(x).and_then(|x| {
-                let (counts, scales, seen) = (B::view_mut(&mut levels), B::view_mut(&mut scales), B::view_mut(&mut seen));
+                let (counts, scales, seen) =
+                    (B::view_mut(&mut levels), B::view_mut(&mut scales), B::view_mut(&mut seen));
                 let item = ExactItem { tensor, first, x: B::view(&x), counts, scales, seen, report: 0 };
                 let op = Exact { bits, block, draw: *draw, weight: *weight, held: *held, headroom: *headroom };
                 b.accumulate_exact(&op, &mut [item], &mut reports)
@@ -114,13 +115,15 @@ fn run<B: Backend, T: Element>(b: &B, c: &Case<T>) -> Vec<Found> {
                 values = host(b, &out).iter().map(|x: &f32| x.to_bits()).collect();
                 Ok(())
             }),
-            Call::ReadOutF32 { factor, guard } => b.upload(&vec![T::from_f32_bits(0x7fc0_0000); c.n]).and_then(|mut out| {
-                let item =
-                    read_out::F32Item { sum: B::view(&sum), out: B::view_mut(&mut out), guard: guard.then_some(0) };
-                b.read_out_f32(&ReadOutF32 { factor: *factor }, &mut [item], guard.then_some(&reports))?;
-                values = host(b, &out).iter().map(|x: &T| x.to_f32_bits()).collect();
-                Ok(())
-            }),
+            Call::ReadOutF32 { factor, guard } => {
+                b.upload(&vec![T::from_f32_bits(0x7fc0_0000); c.n]).and_then(|mut out| {
+                    let item =
+                        read_out::F32Item { sum: B::view(&sum), out: B::view_mut(&mut out), guard: guard.then_some(0) };
+                    b.read_out_f32(&ReadOutF32 { factor: *factor }, &mut [item], guard.then_some(&reports))?;
+                    values = host(b, &out).iter().map(|x: &T| x.to_f32_bits()).collect();
+                    Ok(())
+                })
+            }
         };
         let found = b.read_reports(&reports).unwrap_or_default();
         let sums = host(b, &sum).iter().map(|x: &f32| x.to_bits()).collect();

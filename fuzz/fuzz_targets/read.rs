@@ -6,10 +6,10 @@ use half::{bf16, f16};
 use libfuzzer_sys::fuzz_target;
 use trigrad::Backend;
 use trigrad::numerics::pack::words;
+use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::read_out::{self, ReadOut};
 use trigrad::op::reduce::{Dot, DotItem, SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem};
-use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::op::{Element, Grouping};
 use trigrad::testing::Reference;
 use trigrad_fuzz::{Bytes, cpus, host, outcome};
@@ -94,7 +94,7 @@ fn case<T: Element>(bytes: &mut Bytes<'_>) {
     let scale = |s: u16| match s {
         s if !sound => s,
         s if s.is_multiple_of(8) => 0,
-        s if bits == 32 => (16 + s % 217) << 7,
+        s if bits == 32 => (16 + s % 217) * 128,
         s => 0x0f00 + s % (0x7e80 - 0x0f00 + 1),
     };
     let scales = (0..scales).map(|i| scale(few[i % 8])).collect();

@@ -74,7 +74,7 @@ fn case<T: Element>(bytes: &mut Bytes<'_>) {
     let scales = bytes.near(block.blocks(n));
     let scale = |s: u16| match s {
         s if s.is_multiple_of(8) => 0,
-        s if bits == 32 => (16 + s % 217) << 7,
+        s if bits == 32 => (16 + s % 217) * 128,
         s => 0x0f00 + s % (0x7e80 - 0x0f00 + 1),
     };
     let scales = (0..scales).map(|i| scale(few[i % 4])).collect();
