@@ -242,8 +242,10 @@ impl<B: Backend> Training<B> {
     }
 
     fn get_weights(&self, c: &mut Contents, types: &[&'static str]) -> Result<Vec<Array>> {
-        c.same("weights", if types.is_empty() { "none" } else { "all" })?;
-        if types.is_empty() {
+        // Version 1 had them in a file of their own: whoever loads one has loaded that too.
+        let none = types.is_empty() || c.version < 2;
+        c.same("weights", if none { "none" } else { "all" })?;
+        if none {
             return Ok(Vec::new());
         }
         one_each("the weights", self.specs().len(), types.len())?;

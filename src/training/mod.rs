@@ -20,7 +20,7 @@
 //! eps, decay, clipping, what happens to NaN, to missing gradients, how a loss scale grows. **Structure must
 //! be the same**: names, shapes and order of the tensors, their formats and headroom, the block, the residual's bits, the kind of
 //! optimizer and of its moments, the types of the weights; a difference is [`Error::CheckpointMismatch`], and nothing is
-//! then changed.
+//! then changed. A file of version 1, of adaptive sums, loads too; it has no weights: load them from their own.
 //!
 //! # Examples
 //!
