@@ -199,11 +199,10 @@ impl GradientAccumulator {
 
     /// The gradients in the order of the tensors, every one there, of the right shape, and of floats.
     pub(crate) fn in_order<'g, G: Gradients + ?Sized>(&self, gradients: &'g G) -> Result<Vec<&'g Tensor>> {
-        let ordered = in_order(self.inner.specs(), gradients.given(&self.vars), |id| self.inner.index(id))?;
-        let missing = |(tensor, spec): (Option<&'g Tensor>, &Spec)| {
-            tensor.ok_or_else(|| Error::MissingTensor { name: spec.name.clone() })
-        };
-        ordered.into_iter().zip(self.inner.specs()).map(missing).collect()
+        let missing = |spec: &Spec| Err(Error::MissingTensor { name: spec.name.clone() });
+        let given = gradients.given(&self.vars);
+        let ordered = in_order(self.inner.specs(), given, |id| self.inner.index(id), missing)?;
+        Ok(ordered.into_iter().flatten().collect())
     }
 
     fn read_out_in_order(&self, reduce: Reduce) -> Result<Vec<Tensor>> {
@@ -238,19 +237,23 @@ impl GradientAccumulator {
     }
 }
 
-/// Gradients in the order of the tensors, those that are there: first every name is looked up, then every tensor must
-/// be of the right shape and of floats.
+/// Gradients in the order of the tensors, those that are there: first every name is looked up; then, tensor by tensor,
+/// what is there must be of the right shape and of floats, and `missing` says whether it may be missing.
 pub(crate) fn in_order<'g>(
     specs: &[Spec],
     given: Vec<(Id<'g>, &'g Tensor)>,
     index: impl Fn(Id<'g>) -> Result<usize>,
+    missing: impl Fn(&Spec) -> Result<()>,
 ) -> Result<Vec<Option<&'g Tensor>>> {
     let mut ordered: Vec<Option<&Tensor>> = vec![None; specs.len()];
     for (id, tensor) in given {
         ordered[index(id)?] = Some(tensor);
     }
     for (tensor, spec) in ordered.iter().zip(specs) {
-        let Some(tensor) = tensor else { continue };
+        let Some(tensor) = tensor else {
+            missing(spec)?;
+            continue;
+        };
         if tensor.dims() != spec.shape {
             let shape = Error::Shape { expected: spec.shape.clone(), got: tensor.dims().to_vec() };
             return Err(shape.in_tensor(&*spec.name));

@@ -269,7 +269,7 @@ impl ModelGradients {
 
     /// The gradients in the order of the tensors, on their device.
     fn in_order<'g>(&self, given: Vec<(Id<'g>, &'g Tensor)>) -> Result<Vec<Option<&'g Tensor>>> {
-        let ordered = in_order(self.specs(), given, |id| self.inner.sums().index(id))?;
+        let ordered = in_order(self.specs(), given, |id| self.inner.sums().index(id), |_| Ok(()))?;
         for (tensor, spec) in ordered.iter().zip(self.specs()) {
             tensor.map_or(Ok(()), |t| same_device(&self.home, t)).map_err(|e| e.in_tensor(&*spec.name))?;
         }
