@@ -76,7 +76,7 @@ fn tensors_in_a_list_draw_apart_and_errors_name_them() {
     let e = quantize(&x.to_dtype(DType::I64).unwrap(), &op).unwrap_err();
     assert!(matches!(e, Error::ElementType { .. }), "{e}");
     let e = quantize(&x, &op.grouping(Grouping::Row(7))).unwrap_err();
-    assert!(matches!(e, Error::Alignment { .. }), "{e}");
+    assert!(matches!(e, Error::Rows { .. }), "{e}");
     let e = quantize(&x, &Quantize::threshold(Threshold::Given(-1.0))).unwrap_err();
     assert!(matches!(e, Error::Parameter { .. }), "{e}");
     let empty = quantize(&Tensor::zeros((0, 4), DType::F32, &CPU).unwrap(), &op).unwrap();
