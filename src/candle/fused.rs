@@ -39,9 +39,9 @@ impl FusedOptimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::ElementType`] for weights that are not f32 or bf16; [`Error::NoVariable`] for a model of shapes;
-    /// [`Error::Parameter`] for a number that is not finite or negative, or Nesterov without momentum;
-    /// [`Error::OutOfMemory`].
+    /// [`crate::Error::ElementType`] for weights that are not f32 or bf16; [`crate::Error::NoVariable`] for a model of shapes;
+    /// [`crate::Error::Parameter`] for a number that is not finite or negative, or Nesterov without momentum;
+    /// [`crate::Error::OutOfMemory`].
     pub fn sgd(
         gradients: &ModelGradients,
         learning_rate: f64,
@@ -84,7 +84,7 @@ impl FusedOptimizer {
     ///
     /// # Errors
     ///
-    /// As for [`crate::training::Training::step`]; [`Error::NotContiguous`] within the tensor.
+    /// As for [`crate::training::Training::step`]; [`crate::Error::NotContiguous`] within the tensor.
     pub fn step(&mut self, gradients: &mut ModelGradients) -> Result<Outcome> {
         let named = gradients.inner.specs().iter().map(|s| s.name.as_str()).zip(&gradients.vars);
         contiguous(named)?;
@@ -134,7 +134,7 @@ impl FusedOptimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] unless it is finite and at least 0; the rate is then as it was.
+    /// [`crate::Error::Parameter`] unless it is finite and at least 0; the rate is then as it was.
     pub fn set_learning_rate(&mut self, to: f64) -> Result<()> {
         self.inner.set_learning_rate(to)
     }

@@ -8,7 +8,7 @@
 //! | [`accumulate`] | [`accumulate::Adaptive`], [`accumulate::Exact`], [`accumulate::F32`]: a gradient added to a sum |
 //! | [`window`] | [`window::Look`], [`window::WindowScales`], [`window::CompareScales`], [`window::Merge`]: windows of exact counts |
 //! | [`read_out`] | [`read_out::ReadOut`]: levels or counts to floats |
-//! | [`check`] | [`check::Check`]: finds elements out of range |
+//! | [`mod@check`] | [`check::Check`]: finds elements out of range |
 //! | [`pack`] | i8 trits, separate planes and 2-bit fields, from and to planes |
 //! | [`reduce`] | [`reduce::Dot`], [`reduce::SquaredNorm`], [`reduce::SquaredNormF32`], [`reduce::CountNonzero`] |
 //! | [`update`] | [`update::Sgd`], [`update::AdamW`]: weights straight from levels and scales |
