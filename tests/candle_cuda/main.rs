@@ -126,7 +126,7 @@ fn a_step_of_a_whole_model_takes_no_host_copy_and_few_kernels() -> Result<()> {
     let mut adam = FusedOptimizer::adamw(&sum, ParamsAdamW::default())?;
     // Once in advance: kernels are loaded on first use.
     sum.accumulate(&stores[0], 1.0)?;
-    adam.step(&mut sum)?;
+    assert!(adam.step(&mut sum)?.updated());
     for store in &stores {
         device.synchronize()?;
         let (added, counts) = counted(|| sum.accumulate(store, 0.5));
