@@ -246,6 +246,31 @@ pub enum Error {
         /// The same there.
         got: u64,
     },
+    /// A call that needs whole micro-batches, while one is open of which parts come one by one.
+    #[error(
+        "a micro-batch is open, with gradients for {came} of {tensors} tensors so far: finish it with \
+         `finish_micro_batch` first, or reset the window"
+    )]
+    MicroBatchOpen {
+        /// Tensors that a part came for.
+        came: usize,
+        /// How many tensors there are.
+        tensors: usize,
+    },
+    /// A part of a micro-batch, where none is open.
+    #[error("no micro-batch is open: {advice}")]
+    NoMicroBatch {
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A second gradient of one tensor in a micro-batch, without a word that there are several.
+    #[error("tensor `{tensor}` already has its gradient of this micro-batch: {advice}")]
+    PartTwice {
+        /// The tensor's name.
+        tensor: String,
+        /// What to do where the tensor is used more than once.
+        advice: &'static str,
+    },
     /// A mean over no micro-batches was asked for.
     #[error("nothing accumulated: the sum of weights is {weights}")]
     NothingAccumulated {

@@ -181,10 +181,21 @@ impl<B: Backend> Accumulator<B> {
 
     /// Adds gradients to the tensors from `start` on.
     pub(super) fn add(&mut self, start: usize, gradients: &[Floats<'_, B>], weight: f32) -> Result<()> {
+        self.add_drawn(start, gradients, weight, 0)
+    }
+
+    /// The same, where tensor `i` draws as number `i + base`.
+    pub(super) fn add_drawn(
+        &mut self,
+        start: usize,
+        gradients: &[Floats<'_, B>],
+        weight: f32,
+        base: u32,
+    ) -> Result<()> {
         for format in self.formats.clone() {
-            self.add_type::<f32>(format, start, gradients, weight)?;
-            self.add_type::<f16>(format, start, gradients, weight)?;
-            self.add_type::<bf16>(format, start, gradients, weight)?;
+            self.add_type::<f32>(format, start, gradients, weight, base)?;
+            self.add_type::<f16>(format, start, gradients, weight, base)?;
+            self.add_type::<bf16>(format, start, gradients, weight, base)?;
         }
         Ok(())
     }
@@ -195,11 +206,14 @@ impl<B: Backend> Accumulator<B> {
         start: usize,
         gradients: &[Floats<'_, B>],
         weight: f32,
+        base: u32,
     ) -> Result<()> {
         let done = match format {
-            Format::Adaptive { bits } => self.add_adaptive::<T>(format, &self.adaptive(bits, weight), start, gradients),
+            Format::Adaptive { bits } => {
+                self.add_adaptive::<T>(format, &self.adaptive(bits, weight), start, gradients, base)
+            }
             Format::Exact { bits, scales } => {
-                self.add_exact::<T>(format, &self.exact(bits, scales, weight), start, gradients)
+                self.add_exact::<T>(format, &self.exact(bits, scales, weight), start, gradients, base)
             }
             Format::F32 => self.add_f32::<T>(&F32 { weight }, start, gradients),
         };
@@ -215,14 +229,15 @@ impl<B: Backend> Accumulator<B> {
         op: &Adaptive,
         start: usize,
         gradients: &[Floats<'_, B>],
+        base: u32,
     ) -> Result<bool> {
         let mut items = Vec::new();
         for ((i, t), g) in self.tensors.iter_mut().enumerate().skip(start).zip(gradients) {
             if t.format == format
                 && let (Some(x), Sum::Adaptive { levels, scales }) = (T::of(g), &mut t.sum)
             {
-                let (levels, scales) = (B::view_mut(levels), B::view_mut(scales));
-                items.push(AdaptiveItem { tensor: i as u32, first: 0, x: B::shorten(x), levels, scales, report: i });
+                let (levels, scales, tensor) = (B::view_mut(levels), B::view_mut(scales), i as u32 + base);
+                items.push(AdaptiveItem { tensor, first: 0, x: B::shorten(x), levels, scales, report: i });
             }
         }
         if items.is_empty() {
@@ -237,6 +252,7 @@ impl<B: Backend> Accumulator<B> {
         op: &Exact,
         start: usize,
         gradients: &[Floats<'_, B>],
+        base: u32,
     ) -> Result<bool> {
         let mut items = Vec::new();
         for ((i, t), g) in self.tensors.iter_mut().enumerate().skip(start).zip(gradients) {
@@ -245,7 +261,7 @@ impl<B: Backend> Accumulator<B> {
             {
                 *scaled = true;
                 items.push(ExactItem {
-                    tensor: i as u32,
+                    tensor: i as u32 + base,
                     first: 0,
                     x: B::shorten(x),
                     counts: B::view_mut(counts),

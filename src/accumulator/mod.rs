@@ -11,6 +11,10 @@
 //! The bits depend on the gradients, the weights, the seed, the step, the micro-batch index and the order of the
 //! tensors, and on nothing else: not on the backend, threads or launch shape.
 //!
+//! A micro-batch may also come in parts ([`begin_micro_batch`](Accumulator::begin_micro_batch),
+//! [`add_part`](Accumulator::add_part), [`finish_micro_batch`](Accumulator::finish_micro_batch)), so that a gradient can
+//! be freed as soon as it is there: the bits are those of the whole micro-batch, in any order of the parts.
+//!
 //! An error leaves the accumulator as it was. If the device itself fails in a call that writes, or the call panics, the
 //! window is refused until reset ([`Error::Refused`]): it can not be read half-updated.
 //!
@@ -39,6 +43,7 @@ mod gradients;
 mod merge;
 mod norm;
 mod one;
+mod parts;
 mod read;
 mod some;
 mod state;
@@ -54,6 +59,7 @@ pub use tensor::Held;
 use crate::error::{Error, Result};
 use crate::op::window::{WindowScales, WindowScalesItem};
 use crate::op::{Backend, Draw, Report};
+use parts::Parts;
 use std::collections::HashMap;
 use tensor::{Sum, Tensor};
 
@@ -73,6 +79,8 @@ pub struct Accumulator<B: Backend> {
     /// What merged windows found, one a tensor.
     merged: Vec<Report>,
     window: Window,
+    /// The micro-batch that is open, of which parts come one by one.
+    parts: Option<Parts>,
     /// Whether the call that writes has written: see [`Accumulator::write`].
     written: bool,
 }
@@ -136,6 +144,7 @@ impl<B: Backend> Accumulator<B> {
             formats,
             tensors: held,
             window: Window::default(),
+            parts: None,
             written: false,
         })
     }
@@ -244,6 +253,7 @@ impl<B: Backend> Accumulator<B> {
         let refused = self.window.refused.is_some();
         self.write(|this| this.clear(refused))?;
         self.window = Window { step, ..Window::default() };
+        self.parts = None;
         self.merged.fill(Report::default());
         Ok(())
     }
@@ -272,10 +282,17 @@ impl<B: Backend> Accumulator<B> {
     }
 
     fn draw(&self) -> Draw {
-        Draw::new(self.config.seed, self.window.step).micro_batch(self.window.micro_batch)
+        let index = self.parts.as_ref().map_or(self.window.micro_batch, Parts::index);
+        Draw::new(self.config.seed, self.window.step).micro_batch(index)
     }
 
+    /// Whether the window holds whole micro-batches only.
     fn usable(&self) -> Result<()> {
+        self.not_refused()?;
+        self.whole()
+    }
+
+    fn not_refused(&self) -> Result<()> {
         match &self.window.refused {
             Some(reason) => Err(Error::Refused { reason: reason.clone() }),
             None => Ok(()),

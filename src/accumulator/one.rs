@@ -19,7 +19,7 @@ impl<B: Backend> Accumulator<B> {
     }
 
     fn fits_one(&self, i: usize, x: &Floats<'_, B>) -> Result<()> {
-        self.usable()?;
+        self.not_refused()?;
         let i = self.index(i)?;
         let fits = length("gradient", self.tensors[i].len, x.len()).and_then(|()| x.accepted(&self.backend));
         fits.map_err(|e| e.in_tensor(&*self.specs[i].name))

@@ -44,13 +44,13 @@ impl<B: Backend> Accumulator<B> {
         self.queue_read_out(reduce, outputs, self.guards())
     }
 
-    /// The same, whatever the window found.
+    /// The same, whatever the window found, and while a micro-batch is open.
     pub(crate) fn read_out_marked<'i, I: Into<Id<'i>> + Copy, T: Element>(
         &self,
         reduce: Reduce,
         outputs: &mut [(I, B::ViewMut<'_, T>)],
     ) -> Result<()> {
-        self.usable()?;
+        self.not_refused()?;
         self.queue_read_out(reduce, outputs, false)
     }
 

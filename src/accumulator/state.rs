@@ -116,6 +116,7 @@ impl<B: Backend> Accumulator<B> {
             weights: state.weights,
             refused: None,
         };
+        self.parts = None;
         Ok(())
     }
 

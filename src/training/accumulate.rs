@@ -50,10 +50,16 @@ impl<B: Backend> Training<B> {
     }
 
     fn none_missing(&self, given: &[Option<Floats<'_, B>>]) -> Result<()> {
+        let missing: Vec<usize> = (0..given.len()).filter(|i| given[*i].is_none()).collect();
+        self.may_miss(&missing)
+    }
+
+    /// Whether tensors at these places may be without a gradient.
+    pub(super) fn may_miss(&self, missing: &[usize]) -> Result<()> {
         if self.options.missing != Missing::Error {
             return Ok(());
         }
-        let missing = || given.iter().zip(self.specs()).filter(|(g, _)| g.is_none()).map(|(_, s)| s.name.as_str());
+        let missing = || missing.iter().map(|i| self.specs()[*i].name.as_str());
         let count = missing().count();
         if count == 0 {
             return Ok(());

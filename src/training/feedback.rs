@@ -83,22 +83,33 @@ impl<B: Backend> Feedback<B> {
         given: &[Option<Floats<'_, B>>],
         weight: f32,
     ) -> Result<()> {
-        let largest = given.iter().zip(&self.tensors).filter(|(_, r)| r.is_some()).filter_map(|(g, _)| g.as_ref());
-        let largest = largest.map(Floats::len).max().unwrap_or(0);
+        let part: Vec<(usize, Floats<'_, B>)> = given.iter().enumerate().filter_map(|(i, g)| Some((i, (*g)?))).collect();
+        self.add_part(sums, &part, weight)?;
+        sums.advance(weight);
+        Ok(())
+    }
+
+    /// Adds gradients of some tensors, at their places; the micro-batch goes on.
+    pub(super) fn add_part(
+        &mut self,
+        sums: &mut Accumulator<B>,
+        part: &[(usize, Floats<'_, B>)],
+        weight: f32,
+    ) -> Result<()> {
+        let largest = part.iter().filter(|(i, _)| self.tensors[*i].is_some()).map(|(_, g)| g.len());
+        let largest = largest.max().unwrap_or(0);
         let mut scratch = Scratch {
             y: sums.backend().zeros(largest)?,
             whole: sums.backend().zeros(largest)?,
             after: sums.backend().zeros(largest)?,
         };
-        for (i, gradient) in given.iter().enumerate() {
-            let Some(gradient) = gradient else { continue };
-            if self.tensors[i].is_some() {
-                self.add_one(sums, i, gradient, weight, &mut scratch)?;
+        for (i, gradient) in part {
+            if self.tensors[*i].is_some() {
+                self.add_one(sums, *i, gradient, weight, &mut scratch)?;
             } else {
-                sums.add_one(i, *gradient, weight)?;
+                sums.add_one(*i, *gradient, weight)?;
             }
         }
-        sums.advance(weight);
         Ok(())
     }
 

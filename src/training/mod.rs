@@ -55,6 +55,7 @@ mod loss_scale;
 mod optimizer;
 mod options;
 mod outcome;
+mod parts;
 mod ready;
 mod step;
 mod summary;
@@ -299,7 +300,13 @@ impl<B: Backend> Training<B> {
         }
     }
 
+    /// Whether the window holds whole micro-batches only.
     fn usable(&self) -> Result<()> {
+        self.not_refused()?;
+        self.sums.whole()
+    }
+
+    fn not_refused(&self) -> Result<()> {
         match &self.refused {
             Some(reason) => Err(Error::Refused { reason: reason.clone() }),
             None => Ok(()),
