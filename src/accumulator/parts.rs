@@ -229,6 +229,10 @@ impl<B: Backend> Accumulator<B> {
         }
         let limit = u64::from(u32::MAX) / self.specs.len() as u64;
         let got = u64::from(came) + 1;
-        if got < limit { Ok(()) } else { Err(Error::Limit { what: "gradients of a tensor in a micro-batch", got, limit }) }
+        if got < limit {
+            Ok(())
+        } else {
+            Err(Error::Limit { what: "gradients of a tensor in a micro-batch", got, limit })
+        }
     }
 }

@@ -83,7 +83,8 @@ impl<B: Backend> Feedback<B> {
         given: &[Option<Floats<'_, B>>],
         weight: f32,
     ) -> Result<()> {
-        let part: Vec<(usize, Floats<'_, B>)> = given.iter().enumerate().filter_map(|(i, g)| Some((i, (*g)?))).collect();
+        let part: Vec<(usize, Floats<'_, B>)> =
+            given.iter().enumerate().filter_map(|(i, g)| Some((i, (*g)?))).collect();
         self.add_part(sums, &part, weight)?;
         sums.advance(weight);
         Ok(())
