@@ -30,6 +30,8 @@ pub(crate) mod cuda;
 mod fused;
 mod in_place;
 mod model;
+mod parts;
+pub mod release;
 pub(crate) mod storage;
 mod tensor;
 #[cfg(feature = "wgpu")]

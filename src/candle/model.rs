@@ -48,7 +48,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// ```
 pub struct ModelGradients {
     pub(super) inner: Training<Device>,
-    home: candle_core::Device,
+    pub(super) home: candle_core::Device,
     pub(super) dtypes: Vec<DType>,
     /// The variables, in order; empty where only shapes were given.
     pub(super) vars: Vec<Var>,
@@ -75,8 +75,10 @@ impl ModelGradients {
     ///
     /// As for [`Training::new`]; [`Error::NoDevice`] for a device this build has no backend for.
     pub fn new(tensors: &[Spec], options: Options, home: &candle_core::Device) -> Result<Self> {
+        let backend = device(home)?;
+        keep_freed_memory(&backend, &options)?;
         Ok(ModelGradients {
-            inner: Training::new(device(home)?, tensors, options)?,
+            inner: Training::new(backend, tensors, options)?,
             home: home.clone(),
             dtypes: vec![DType::F32; tensors.len()],
             vars: Vec::new(),
@@ -100,8 +102,10 @@ impl ModelGradients {
         let home = home(&vars)?;
         separate(&vars)?;
         let specs: Vec<Spec> = vars.iter().map(|(name, var)| Spec::new(name, var.dims())).collect();
+        let backend = device(&home)?;
+        keep_freed_memory(&backend, &options)?;
         Ok(ModelGradients {
-            inner: Training::build(device(&home)?, &specs, options)?,
+            inner: Training::build(backend, &specs, options)?,
             home,
             dtypes: vars.iter().map(|(_, var)| var.dtype()).collect(),
             vars: vars.into_iter().map(|(_, var)| var).collect(),
@@ -240,18 +244,10 @@ impl ModelGradients {
     /// state is then as it was. After a failure of the device, or a panic, in the middle of a call the window is refused
     /// until reset ([`Error::Refused`]).
     pub fn accumulate<G: Gradients + ?Sized>(&mut self, gradients: &G, weight: f32) -> Result<()> {
-        let checked = gradients.of_a_backward_pass() && self.inner.loss_scale() != 1.0 && !self.assume_scaled;
-        if checked && self.scaled.load(Ordering::Relaxed) == 0 {
-            return Err(Error::Unscaled { scale: self.inner.loss_scale() });
-        }
-        let given = self.in_order(gradients.given(&self.vars))?;
-        let places: Vec<usize> = (0..given.len()).filter(|i| given[*i].is_some()).collect();
-        let tensors: Vec<&Tensor> = given.into_iter().flatten().collect();
+        self.scaled_if(gradients.of_a_backward_pass())?;
         let inner = &mut self.inner;
-        with_views(&tensors, |views| {
-            let list: Vec<(usize, Floats<'_, Device>)> = places.iter().copied().zip(views.iter().copied()).collect();
-            inner.accumulate(&list, weight)
-        })?;
+        let given = in_order_at(inner, &self.home, gradients.given(&self.vars))?;
+        with_places(&given, |list| inner.accumulate(list, weight))?;
         let scaled = self.scaled.get_mut();
         *scaled = scaled.saturating_sub(1);
         Ok(())
@@ -267,13 +263,13 @@ impl ModelGradients {
         self.accumulate(&gradients, weight)
     }
 
-    /// The gradients in the order of the tensors, on their device.
-    fn in_order<'g>(&self, given: Vec<(Id<'g>, &'g Tensor)>) -> Result<Vec<Option<&'g Tensor>>> {
-        let ordered = in_order(self.specs(), given, |id| self.inner.sums().index(id), |_| Ok(()))?;
-        for (tensor, spec) in ordered.iter().zip(self.specs()) {
-            tensor.map_or(Ok(()), |t| same_device(&self.home, t)).map_err(|e| e.in_tensor(&*spec.name))?;
+    /// Checks that gradients of a backward pass can be of a loss that was multiplied by the loss scale.
+    fn scaled_if(&self, of_a_backward_pass: bool) -> Result<()> {
+        let checked = of_a_backward_pass && self.inner.loss_scale() != 1.0 && !self.assume_scaled;
+        if checked && self.scaled.load(Ordering::Relaxed) == 0 {
+            return Err(Error::Unscaled { scale: self.inner.loss_scale() });
         }
-        Ok(ordered)
+        Ok(())
     }
 
     /// Steps an optimizer over the same variables with the mean gradient, clipped, free of the loss scale; then starts
@@ -435,6 +431,40 @@ impl ModelGradients {
         }
         Ok(())
     }
+}
+
+/// Lets a card's pool keep what is freed, unless the options say otherwise.
+fn keep_freed_memory(backend: &Device, options: &Options) -> Result<()> {
+    match backend {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) if options.keep_freed_memory => cuda.keep_freed_memory(u64::MAX).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Gradients with their places, on the device of a training.
+pub(super) fn in_order_at<'g>(
+    training: &Training<Device>,
+    home: &candle_core::Device,
+    given: Vec<(Id<'g>, &'g Tensor)>,
+) -> Result<Vec<(usize, &'g Tensor)>> {
+    let ordered = in_order(training.specs(), given, |id| training.sums().index(id), |_| Ok(()))?;
+    for (tensor, spec) in ordered.iter().zip(training.specs()) {
+        tensor.map_or(Ok(()), |t| same_device(home, t)).map_err(|e| e.in_tensor(&*spec.name))?;
+    }
+    Ok(ordered.into_iter().enumerate().filter_map(|(i, t)| Some((i, t?))).collect())
+}
+
+/// Calls `f` with the elements of tensors where they lie, each with its place.
+pub(super) fn with_places<R: Send>(
+    given: &[(usize, &Tensor)],
+    f: impl FnOnce(&[(usize, Floats<'_, Device>)]) -> Result<R> + Send,
+) -> Result<R> {
+    let tensors: Vec<&Tensor> = given.iter().map(|(_, t)| *t).collect();
+    with_views(&tensors, |views| {
+        let list: Vec<_> = given.iter().map(|(i, _)| *i).zip(views.iter().copied()).collect();
+        f(&list)
+    })
 }
 
 /// A type as safetensors names it.

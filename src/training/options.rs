@@ -46,6 +46,10 @@ pub struct Options {
     /// Adaptive formats only. Rounding is unbiased without it; what it buys at 4 bits is less noise. Not for 2 bits: what
     /// rounding to three values loses is as large as the sum, and fed back it adds noise (the guide has the figures).
     pub residual_bits: Option<u32>,
+    /// On a CUDA device of candle's: whether the device's memory pool keeps what is freed for the next allocation, instead
+    /// of giving it back to the system at each wait; `cuda::Cuda::keep_freed_memory` says what that means for others, and
+    /// how to undo it. On unless chosen otherwise; means nothing elsewhere.
+    pub keep_freed_memory: bool,
 }
 
 /// What happens to a tensor for which a micro-batch has no gradient: the statistics of a batch norm, an expert that no
@@ -73,6 +77,7 @@ impl Default for Options {
             clip_norm: None,
             loss_scale: LossScale::none(),
             residual_bits: None,
+            keep_freed_memory: true,
         }
     }
 }
