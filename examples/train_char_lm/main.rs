@@ -88,6 +88,10 @@ struct Args {
     /// lost in a residual of 4.
     #[arg(long, value_delimiter = ',', default_value = "f32,bf16,8,4,2,exact")]
     ways: Vec<Method>,
+    /// Add gradients to levels and counts during the backward pass, and free them at once: the same losses, less memory.
+    /// The ways f32 and bf16 stay as they are.
+    #[arg(long)]
+    release: bool,
     /// Another text.
     #[arg(long)]
     text: Option<PathBuf>,
@@ -134,7 +138,7 @@ fn main() -> Result<()> {
     let (seeds, micro_batches) = (args.seeds.get(), args.micro_batches.get());
     let learning_rate = args.learning_rate.unwrap_or(if cuda { 6e-4 } else { 3e-3 });
     let block = BlockSize::new(args.block)?;
-    let plan = Plan { text: &text, size, steps, micro_batches, block, learning_rate, device };
+    let plan = Plan { text: &text, size, steps, micro_batches, block, learning_rate, device, release: args.release };
     let mut ways = vec![Method::ALL[0]];
     ways.extend(args.ways.iter().filter(|way| **way != Method::ALL[0]));
     println!(
@@ -165,7 +169,7 @@ fn main() -> Result<()> {
         let all = json!({
             "example": "train_char_lm", "device": format!("{:?}", args.device).to_lowercase(), "steps": steps,
             "first_seed": args.first_seed, "seeds": seeds, "micro_batches": micro_batches, "block": args.block, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
-            "context": size.context, "layers": size.layers, "width": size.width, "heads": size.heads, "seconds": seconds,
+            "context": size.context, "layers": size.layers, "release": args.release, "width": size.width, "heads": size.heads, "seconds": seconds,
             "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
             "methods": results.iter().map(|r| report(r, &results[0])).collect::<Vec<_>>(),
         });

@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap};
 use std::str::FromStr;
 use trigrad::accumulator::{Config, Format, Scales};
+use trigrad::candle::release::Release;
 use trigrad::candle::{FusedOptimizer, ModelGradients};
 use trigrad::training::{Options, Outcome};
 
@@ -123,6 +124,18 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// A backward pass whose gradients are added on the way, of a model of release layers.
+    pub(crate) fn backward(&mut self, release: &Release, loss: &Tensor) -> Result<()> {
+        match self {
+            Trainer::Dense { .. } => bail!("a sum in f32 or bf16 takes whole gradients"),
+            Trainer::Ternary { sum, bytes, .. } => {
+                sum.backward(release, loss, 1.0)?;
+                *bytes = sum.bytes_held();
+                Ok(())
+            }
+        }
     }
 
     /// Updates the weights with the mean; the next step starts at zero.

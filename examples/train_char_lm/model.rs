@@ -7,6 +7,7 @@ use candle_nn::ops::softmax;
 use candle_nn::{Init, VarBuilder, VarMap};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
+use trigrad::candle::release::Release;
 
 /// How large.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct Transformer {
     norm: Tensor,
     out: Tensor,
     mask: Tensor,
+    /// Where gradients go as soon as they are there; none for candle's own way.
+    release: Option<Release>,
 }
 
 impl Transformer {
@@ -54,6 +57,7 @@ impl Transformer {
         size: Size,
         rng: &mut Xoshiro256PlusPlus,
         device: &Device,
+        release: Option<Release>,
     ) -> Result<Self> {
         let vb = VarBuilder::from_varmap(vars, DType::F32, device);
         let w = size.width;
@@ -79,6 +83,7 @@ impl Transformer {
             norm: norm("norm")?,
             out: get("out", w, symbols)?,
             mask: Tensor::from_vec(mask, (t, t), device)?,
+            release,
         };
         draw(vars, size.layers, rng)?;
         Ok(model)
@@ -99,30 +104,51 @@ impl Transformer {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, t) = x.dims2()?;
         let width = self.size.width;
-        let embedded = self.embed.index_select(&x.flatten_all()?, 0)?.reshape((batch, t, width))?;
-        let mut h = embedded.broadcast_add(&self.positions)?.reshape((batch * t, width))?;
+        let ids = x.flatten_all()?;
+        let embedded = match &self.release {
+            Some(release) => release.index_select(&self.embed, &ids)?,
+            None => self.embed.index_select(&ids, 0)?,
+        };
+        let positions = self.small(&self.positions)?;
+        let embedded = embedded.reshape((batch, t, width))?;
+        let mut h = embedded.broadcast_add(&positions)?.reshape((batch * t, width))?;
         for layer in &self.layers {
-            h = (&h + self.attend(layer, &rms_norm(&h, &layer.norm_attention)?, batch)?)?;
-            let up = rms_norm(&h, &layer.norm_feed)?.matmul(&layer.up)?.relu()?;
-            h = (h + up.matmul(&layer.down)?)?;
+            h = (&h + self.attend(layer, &self.rms_norm(&h, &layer.norm_attention)?, batch)?)?;
+            let up = self.matmul(&self.rms_norm(&h, &layer.norm_feed)?, &layer.up)?.relu()?;
+            h = (h + self.matmul(&up, &layer.down)?)?;
         }
-        rms_norm(&h, &self.norm)?.matmul(&self.out)
+        self.matmul(&self.rms_norm(&h, &self.norm)?, &self.out)
+    }
+
+    fn matmul(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        match &self.release {
+            Some(release) => release.matmul(x, weight),
+            None => x.matmul(weight),
+        }
+    }
+
+    /// A weight that is not worth an operation of its own.
+    fn small(&self, weight: &Tensor) -> Result<Tensor> {
+        match &self.release {
+            Some(release) => release.pass(weight),
+            None => Ok(weight.clone()),
+        }
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let mean = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?;
+        x.broadcast_div(&mean.sqrt()?)?.broadcast_mul(&self.small(weight)?)
     }
 
     fn attend(&self, layer: &Layer, x: &Tensor, batch: usize) -> Result<Tensor> {
         let (t, width, heads) = (self.size.context, self.size.width, self.size.heads);
-        let all = x.matmul(&layer.query_key_value)?.reshape((batch, t, 3, heads, width / heads))?;
+        let all = self.matmul(x, &layer.query_key_value)?.reshape((batch, t, 3, heads, width / heads))?;
         let part = |i: usize| all.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
         let scores = (q.matmul(&k.t()?)? / ((width / heads) as f64).sqrt())?;
         let mixed = softmax(&scores.broadcast_add(&self.mask)?, D::Minus1)?.matmul(&v)?;
-        mixed.transpose(1, 2)?.reshape((batch * t, width))?.matmul(&layer.project)
+        self.matmul(&mixed.transpose(1, 2)?.reshape((batch * t, width))?, &layer.project)
     }
-}
-
-fn rms_norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let mean = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?;
-    x.broadcast_div(&mean.sqrt()?)?.broadcast_mul(weight)
 }
 
 /// Normal weights of deviation 0.02, less by the root of the depth where they end a residual branch (as GPT-2's).

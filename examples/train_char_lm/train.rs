@@ -9,6 +9,7 @@ use candle_nn::{ParamsAdamW, VarMap};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use std::time::{Duration, Instant};
+use trigrad::candle::release::Release;
 use trigrad::op::BlockSize;
 
 /// Windows of the text held back.
@@ -25,6 +26,8 @@ pub(crate) struct Plan<'a> {
     /// AdamW's step size at its highest.
     pub(crate) learning_rate: f64,
     pub(crate) device: Device,
+    /// Whether gradients leave the backward pass as soon as they are there, where they are added to levels.
+    pub(crate) release: bool,
 }
 
 /// What a run comes to.
@@ -46,7 +49,8 @@ pub(crate) struct Outcome {
 pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -> Result<Outcome> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let vars = VarMap::new();
-    let model = Transformer::new(&vars, plan.text.symbols, plan.size, &mut rng, &plan.device)?;
+    let release = (plan.release && !matches!(method, Method::Dense(_))).then(Release::new);
+    let model = Transformer::new(&vars, plan.text.symbols, plan.size, &mut rng, &plan.device, release.clone())?;
     let params = ParamsAdamW { beta2: 0.99, weight_decay: 0.1, ..ParamsAdamW::default() };
     let mut trainer = Trainer::new(method, seed, &vars, plan, params)?;
     let (mut total, mut adding) = (Duration::ZERO, Duration::ZERO);
@@ -56,7 +60,12 @@ pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -
         let start = Instant::now();
         for _ in 0..plan.micro_batches {
             let windows = plan.text.batch(&mut rng, plan.size.batch, plan.size.context);
-            let gradients = model.loss(windows)?.backward()?;
+            let loss = model.loss(windows)?;
+            if let Some(release) = &release {
+                trainer.backward(release, &loss)?; // adds on the way: what that takes is not told apart
+                continue;
+            }
+            let gradients = loss.backward()?;
             // On a card work is queued: what is timed must be alone between two waits.
             plan.device.synchronize()?;
             let add = Instant::now();
