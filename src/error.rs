@@ -271,6 +271,31 @@ pub enum Error {
         /// What to do where the tensor is used more than once.
         advice: &'static str,
     },
+    /// A segment of a model that gives a result which does not depend on its input: no gradient would reach what comes
+    /// before it.
+    #[error(
+        "segment {segment} of {of} (from 0) gives a result that does not depend on its input, so that no gradient reaches \
+         the segments before it: hand its input on, do not detach it, and use no layer without a backward pass"
+    )]
+    SegmentDetached {
+        /// Its place, from 0.
+        segment: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// A segment of a model that gave something else when it ran again: its gradients would be those of another function.
+    #[error(
+        "segment {segment} of {of} (from 0) differs in {elements} elements when it is computed again: use \
+         `Activations::Keep` for layers that draw (dropout) or remember"
+    )]
+    SegmentDiffers {
+        /// Its place, from 0.
+        segment: usize,
+        /// How many there are.
+        of: usize,
+        /// How many elements of its result differ.
+        elements: u64,
+    },
     /// A mean over no micro-batches was asked for.
     #[error("nothing accumulated: the sum of weights is {weights}")]
     NothingAccumulated {

@@ -281,13 +281,14 @@ impl<B: Backend> Accumulator<B> {
         self.backend.window_scales(&WindowScales { headroom, bits }, &mut items)
     }
 
-    fn draw(&self) -> Draw {
+    /// What the micro-batch that is open draws under, or the next.
+    pub(crate) fn draw(&self) -> Draw {
         let index = self.parts.as_ref().map_or(self.window.micro_batch, Parts::index);
         Draw::new(self.config.seed, self.window.step).micro_batch(index)
     }
 
-    /// Whether the window holds whole micro-batches only.
-    fn usable(&self) -> Result<()> {
+    /// Whether the window can be used, and holds whole micro-batches only.
+    pub(crate) fn usable(&self) -> Result<()> {
         self.not_refused()?;
         self.whole()
     }

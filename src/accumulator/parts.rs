@@ -87,11 +87,8 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// An error while a micro-batch is open.
-    pub(crate) fn whole(&self) -> Result<()> {
-        match &self.parts {
-            Some(parts) if self.window.refused.is_none() => Err(parts.open()),
-            _ => Ok(()),
-        }
+    pub(super) fn whole(&self) -> Result<()> {
+        self.parts.as_ref().map_or(Ok(()), |parts| Err(parts.open()))
     }
 
     /// Adds gradients of the micro-batch that is open: of any tensors, by name or by place, each once in a micro-batch.
@@ -109,8 +106,8 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// The same for tensors that the model uses more than once, as tied weights: gradients of the same tensor add up, and
-    /// are rounded with draws of their own, in the order in which they come. Under a format of levels that order is
-    /// part of what the bits depend on.
+    /// are rounded with draws of their own, in the order in which they come: that order is part of what the bits depend
+    /// on.
     ///
     /// The gradient that comes as number `k` (from 0) of tensor `i` of `n` draws as that of tensor number `i + k n`.
     ///
@@ -155,10 +152,16 @@ impl<B: Backend> Accumulator<B> {
     /// Gives the open micro-batch up, for the backward pass that was to fill it failed. If a part was added, the window
     /// is refused until reset: what is in it can not be taken out. Without an open micro-batch nothing happens.
     pub fn abandon_micro_batch(&mut self) {
+        self.give_up(&"its backward pass did not end");
+    }
+
+    /// The same, with what happened.
+    pub(crate) fn give_up(&mut self, why: &impl std::fmt::Display) {
         let Some(parts) = self.parts.take() else { return };
-        if parts.came.iter().any(|n| *n > 0) && self.window.refused.is_none() {
-            let (came, of) = (parts.came.iter().filter(|n| **n > 0).count(), parts.came.len());
-            let reason = format!("a micro-batch was given up after gradients for {came} of {of} tensors were added");
+        let (came, of) = (parts.came.iter().filter(|n| **n > 0).count(), parts.came.len());
+        if came > 0 && self.window.refused.is_none() {
+            let reason =
+                format!("a micro-batch was given up after gradients for {came} of {of} tensors were added: {why}");
             self.window.refused = Some(reason);
         }
     }

@@ -32,6 +32,7 @@ mod in_place;
 mod model;
 mod parts;
 pub mod release;
+mod segments;
 pub(crate) mod storage;
 mod tensor;
 #[cfg(feature = "wgpu")]
@@ -41,6 +42,7 @@ pub use accumulated::{Accumulated, AccumulatedConfig};
 pub use accumulator::{GradientAccumulator, Gradients};
 pub use fused::FusedOptimizer;
 pub use model::ModelGradients;
+pub use segments::Activations;
 pub use storage::device;
 pub use tensor::{TernaryTensor, quantize, quantize_all};
 

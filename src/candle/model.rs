@@ -56,6 +56,8 @@ pub struct ModelGradients {
     scaled: AtomicU64,
     /// Whether gradients are taken to be scaled.
     assume_scaled: bool,
+    /// Running statistics of batch norms, left out of the training or not.
+    pub(super) statistics: Vec<Var>,
 }
 
 impl std::fmt::Debug for ModelGradients {
@@ -84,6 +86,7 @@ impl ModelGradients {
             vars: Vec::new(),
             scaled: AtomicU64::new(0),
             assume_scaled: false,
+            statistics: Vec::new(),
         })
     }
 
@@ -97,6 +100,8 @@ impl ModelGradients {
     /// variable, or the same memory, under two names.
     pub fn from_vars(vars: &[(String, Var)], options: Options) -> Result<Self> {
         all_match("leave_out", &options.leave_out, vars.iter().map(|(name, _)| name.as_str()))?;
+        let moved = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
+        let statistics = vars.iter().filter(|(name, _)| moved(name)).map(|(_, var)| var.clone()).collect();
         let kept = vars.iter().filter(|(name, _)| !contains_any(name, &options.leave_out));
         let vars: Vec<(String, Var)> = kept.cloned().collect();
         let home = home(&vars)?;
@@ -111,6 +116,7 @@ impl ModelGradients {
             vars: vars.into_iter().map(|(_, var)| var).collect(),
             scaled: AtomicU64::new(0),
             assume_scaled: false,
+            statistics,
         })
     }
 
@@ -220,10 +226,15 @@ impl ModelGradients {
     ///
     /// What candle reports.
     pub fn scale_loss(&self, loss: &Tensor) -> Result<Tensor> {
-        let scale = self.inner.loss_scale();
-        let loss = if scale == 1.0 { loss.clone() } else { loss.affine(scale, 0.0)? };
+        let loss = self.scaled_loss(loss)?;
         self.scaled.fetch_add(1, Ordering::Relaxed);
         Ok(loss)
+    }
+
+    /// The same, for a backward pass that is made here.
+    pub(super) fn scaled_loss(&self, loss: &Tensor) -> Result<Tensor> {
+        let scale = self.inner.loss_scale();
+        Ok(if scale == 1.0 { loss.clone() } else { loss.affine(scale, 0.0)? })
     }
 
     /// Takes gradients as those of a loss that was multiplied by the loss scale, from now on: for whoever multiplies it
@@ -248,9 +259,14 @@ impl ModelGradients {
         let inner = &mut self.inner;
         let given = in_order_at(inner, &self.home, gradients.given(&self.vars))?;
         with_places(&given, |list| inner.accumulate(list, weight))?;
+        self.gradients_came();
+        Ok(())
+    }
+
+    /// Takes down that the gradients of a loss came.
+    pub(super) fn gradients_came(&mut self) {
         let scaled = self.scaled.get_mut();
         *scaled = scaled.saturating_sub(1);
-        Ok(())
     }
 
     /// The same, taking the gradients: their memory is free when this returns.
@@ -264,7 +280,7 @@ impl ModelGradients {
     }
 
     /// Checks that gradients of a backward pass can be of a loss that was multiplied by the loss scale.
-    fn scaled_if(&self, of_a_backward_pass: bool) -> Result<()> {
+    pub(super) fn scaled_if(&self, of_a_backward_pass: bool) -> Result<()> {
         let checked = of_a_backward_pass && self.inner.loss_scale() != 1.0 && !self.assume_scaled;
         if checked && self.scaled.load(Ordering::Relaxed) == 0 {
             return Err(Error::Unscaled { scale: self.inner.loss_scale() });
@@ -434,6 +450,10 @@ impl ModelGradients {
 }
 
 /// Lets a card's pool keep what is freed, unless the options say otherwise.
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(unused_variables, clippy::unnecessary_wraps, reason = "no other device has a pool")
+)]
 fn keep_freed_memory(backend: &Device, options: &Options) -> Result<()> {
     match backend {
         #[cfg(feature = "cuda")]

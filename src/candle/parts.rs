@@ -24,10 +24,10 @@ impl ModelGradients {
     pub fn backward(&mut self, release: &Release, loss: &Tensor, weight: f32) -> Result<()> {
         self.begin_micro_batch(weight)?;
         if let Err(e) = self.backward_part(release, loss) {
-            self.inner.abandon_micro_batch();
+            self.inner.give_up(&e);
             return Err(e);
         }
-        self.finish_micro_batch()
+        self.inner.finish_micro_batch()
     }
 
     /// A backward pass within the micro-batch that is open: one of several, where the loss is made of parts.
@@ -37,12 +37,16 @@ impl ModelGradients {
     /// As for [`backward`](Self::backward); the micro-batch is still open.
     pub fn backward_part(&mut self, release: &Release, loss: &Tensor) -> Result<()> {
         self.has_variables()?;
-        self.inner.sums().missing()?; // an error unless a micro-batch is open
-        let scale = self.inner.loss_scale();
-        let loss = if scale == 1.0 { loss.clone() } else { loss.affine(scale, 0.0)? };
+        self.missing()?; // an error unless a micro-batch is open
+        let loss = self.scaled_loss(loss)?;
+        self.backward_from(release, &loss)
+    }
+
+    /// A backward pass from a tensor that is scaled as it has to be.
+    pub(super) fn backward_from(&mut self, release: &Release, root: &Tensor) -> Result<()> {
         let rest = {
             let lent = Lent::new(&mut self.inner, release, &self.vars)?;
-            loss.backward().map_err(|e| lent.cause(e))?
+            root.backward().map_err(|e| lent.cause(e))?
         };
         self.add_rest(release, &rest)
     }
@@ -70,16 +74,71 @@ impl ModelGradients {
     }
 
     /// Adds gradients of the micro-batch that is open, of any of the variables, each once: a `GradStore` or a map of names
-    /// to tensors, of the loss times the loss scale.
+    /// to tensors, of the loss times the loss scale. They can be freed when this returns.
     ///
     /// # Errors
     ///
     /// As for [`Training::add_part`](crate::training::Training::add_part), and for tensors as for
     /// [`accumulate`](Self::accumulate).
+    ///
+    /// # Examples
+    ///
+    /// A gradient at a time, from wherever it comes:
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use std::collections::HashMap;
+    /// use trigrad::{accumulator::Spec, candle::ModelGradients, training::Options};
+    ///
+    /// let specs = [Spec::new("first", [64]), Spec::new("last", [64])];
+    /// let mut gradients = ModelGradients::new(&specs, Options::default(), &Device::Cpu)?;
+    /// gradients.begin_micro_batch(1.0)?;
+    /// for name in ["last", "first"] {
+    ///     let gradient = Tensor::ones(64, DType::F32, &Device::Cpu)?;
+    ///     gradients.add_part(&HashMap::from([(name.to_owned(), gradient)]))?;
+    /// }
+    /// gradients.finish_micro_batch()?;
+    /// assert_eq!(gradients.count(), 1);
+    /// # Ok::<(), trigrad::Error>(())
+    /// ```
     pub fn add_part<G: Gradients + ?Sized>(&mut self, gradients: &G) -> Result<()> {
+        self.part(gradients, false)
+    }
+
+    /// The same for tensors that the model uses more than once, as tied weights.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Training::add_part_again`](crate::training::Training::add_part_again), and for tensors as for
+    /// [`accumulate`](Self::accumulate).
+    pub fn add_part_again<G: Gradients + ?Sized>(&mut self, gradients: &G) -> Result<()> {
+        self.part(gradients, true)
+    }
+
+    fn part<G: Gradients + ?Sized>(&mut self, gradients: &G, again: bool) -> Result<()> {
+        self.missing()?; // an error unless a micro-batch is open
+        self.scaled_if(gradients.of_a_backward_pass())?;
         let inner = &mut self.inner;
         let given = in_order_at(inner, &self.home, gradients.given(&self.vars))?;
-        if given.is_empty() { Ok(()) } else { with_places(&given, |list| inner.add_part(list)) }
+        if given.is_empty() {
+            return Ok(());
+        }
+        with_places(&given, |list| if again { inner.add_part_again(list) } else { inner.add_part(list) })
+    }
+
+    /// Whether a micro-batch is open, of which parts come one by one.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.inner.is_open()
+    }
+
+    /// The places of the tensors that no part of the open micro-batch came for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMicroBatch`](crate::Error::NoMicroBatch) or [`Error::Refused`](crate::Error::Refused).
+    pub fn missing(&self) -> Result<Vec<usize>> {
+        self.inner.missing()
     }
 
     /// Ends the micro-batch: it counts as one, with its weight.
@@ -88,6 +147,15 @@ impl ModelGradients {
     ///
     /// As for [`Training::finish_micro_batch`](crate::training::Training::finish_micro_batch).
     pub fn finish_micro_batch(&mut self) -> Result<()> {
-        self.inner.finish_micro_batch()
+        self.inner.finish_micro_batch()?;
+        self.gradients_came();
+        Ok(())
+    }
+
+    /// Gives the open micro-batch up, for the backward pass that was to fill it failed. If a part was added, the window
+    /// is refused until [`reset`](Self::reset); weights and moments are as they were. Without an open micro-batch nothing
+    /// happens.
+    pub fn abandon_micro_batch(&mut self) {
+        self.inner.abandon_micro_batch();
     }
 }

@@ -150,7 +150,7 @@ impl<B: Backend> Feedback<B> {
         backend.clear(B::view_mut(&mut residual.scales))?;
         // The residual's own seed keeps its draws apart from those of the levels.
         let seed = sums.config().seed ^ (u64::from(domain::RESIDUAL) << 62);
-        let draw = Draw::new(seed, sums.step()).micro_batch(sums.micro_batch());
+        let draw = Draw { seed, ..sums.draw() };
         let item = AdaptiveItem {
             tensor: i as u32,
             first: 0,

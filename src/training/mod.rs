@@ -300,10 +300,10 @@ impl<B: Backend> Training<B> {
         }
     }
 
-    /// Whether the window holds whole micro-batches only.
+    /// Whether the window can be used, and holds whole micro-batches only.
     fn usable(&self) -> Result<()> {
         self.not_refused()?;
-        self.sums.whole()
+        self.sums.usable()
     }
 
     fn not_refused(&self) -> Result<()> {

@@ -57,8 +57,7 @@ impl<B: Backend> Training<B> {
     /// [`Error::NoGradient`] with the tensors that no part came for, unless [`super::Missing`] says otherwise: the
     /// micro-batch is then still open. [`Error::NoMicroBatch`] where none is open; [`Error::Refused`].
     pub fn finish_micro_batch(&mut self) -> Result<()> {
-        self.not_refused()?;
-        self.may_miss(&self.sums.missing()?)?;
+        self.may_miss(&self.missing()?)?;
         self.sums.finish_micro_batch().map(drop)
     }
 
@@ -66,6 +65,22 @@ impl<B: Backend> Training<B> {
     /// is refused until reset; weights and moments are as they were. Without an open micro-batch nothing happens.
     pub fn abandon_micro_batch(&mut self) {
         self.sums.abandon_micro_batch();
+    }
+
+    /// The same, with what happened.
+    #[cfg(feature = "candle")]
+    pub(crate) fn give_up(&mut self, why: &Error) {
+        self.sums.give_up(why);
+    }
+
+    /// The places of the tensors that no part of the open micro-batch came for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMicroBatch`] or [`Error::Refused`].
+    pub fn missing(&self) -> Result<Vec<usize>> {
+        self.not_refused()?;
+        self.sums.missing()
     }
 
     fn part<'i, I: Into<Id<'i>> + Copy>(&mut self, gradients: &[(I, Floats<'_, B>)], again: bool) -> Result<()> {

@@ -37,11 +37,13 @@
 //! # Ok::<(), trigrad::Error>(())
 //! ```
 
+mod entry;
 mod gradient;
 mod graft;
 mod layers;
 mod sink;
 
+pub(super) use entry::Entry;
 pub use layers::{Conv2d, Embedding, Linear, conv2d, conv2d_no_bias, embedding, linear, linear_no_bias};
 pub(super) use sink::Lent;
 pub use sink::Release;
@@ -86,7 +88,8 @@ impl Release {
             release.hand_over(id, || w.zeros_like()?.index_add(&indices.contiguous()?, g, 0))?;
             Ok(None)
         };
-        graft("release index-select", indices, weight, &y, Box::new(backward))
+        // Detached: candle would walk on to what they were computed from, with no gradient to bring.
+        graft("release index-select", &indices.detach(), weight, &y, Box::new(backward))
     }
 
     /// The weight itself, copied: for anything small, such as norms and biases of layers that have no form here. Pass
