@@ -23,12 +23,13 @@ const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 const BASES: [u32; 3] = [90, 80, 75];
 
 /// The fatbins, one for each file in kernels/.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "quantize",
     "dequantize",
     "accumulate",
     "read_out",
     "check",
+    "clear",
     "pack",
     "reduce",
     "update",

@@ -45,6 +45,12 @@ pub trait Memory {
     ///
     /// What the device reports.
     fn clear<T: Pod + Send + Sync>(&self, view: Self::ViewMut<'_, T>) -> Result<()>;
+    /// The same for a list, in a bounded number of launches.
+    ///
+    /// # Errors
+    ///
+    /// As for [`clear`](Self::clear); a view of another device is found before anything is written.
+    fn clear_all<T: Pod + Send + Sync>(&self, views: Vec<Self::ViewMut<'_, T>>) -> Result<()>;
     /// Copies one view to another of the same length, on the device.
     ///
     /// # Errors

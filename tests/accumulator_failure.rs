@@ -74,6 +74,10 @@ impl Memory for Failing {
         self.tick()?;
         self.cpu.clear(view)
     }
+    fn clear_all<T: Pod + Send + Sync>(&self, views: Vec<&mut [T]>) -> Result<()> {
+        self.tick()?;
+        self.cpu.clear_all(views)
+    }
     fn copy<T: Pod + Send + Sync>(&self, from: &[T], to: &mut [T]) -> Result<()> {
         self.cpu.copy(from, to)
     }

@@ -3,8 +3,7 @@
 use crate::error::{Error, Result};
 use crate::numerics::constants::ELEMENTS_MAX;
 use crate::op::BlockSize;
-use crate::op::accumulate::{ADAPTIVE_BITS, EXACT_BITS, bits_among};
-use crate::op::window::headroom_in_range;
+use crate::op::accumulate::{ADAPTIVE_BITS, EXACT_BITS, bits_among, headroom_in_range};
 
 /// A tensor of the model: its name and shape, and how its sum is held. Its place in the list is its number, which keys
 /// its draws.

@@ -61,7 +61,7 @@ use crate::op::window::{WindowScales, WindowScalesItem};
 use crate::op::{Backend, Draw, Report};
 use parts::Parts;
 use std::collections::HashMap;
-use tensor::{Sum, Tensor};
+use tensor::{Cleared, Sum, Tensor};
 
 /// The sum of a window of micro-batches for a list of named tensors; see the [module](self).
 pub struct Accumulator<B: Backend> {
@@ -265,7 +265,7 @@ impl<B: Backend> Accumulator<B> {
                 self.next_scales(format)?;
             }
         }
-        self.tensors.iter_mut().try_for_each(|tensor| tensor.clear(&self.backend, refused))?;
+        Cleared::clear(&self.backend, &mut self.tensors, refused)?;
         self.backend.clear_reports(&mut self.reports)
     }
 

@@ -75,6 +75,24 @@ impl<'a, B: Backend> Held<'a, B> {
     }
 }
 
+/// What a window leaves to be emptied, by type: a list each.
+pub(super) struct Cleared<'t, B: Backend> {
+    words: Vec<B::ViewMut<'t, u32>>,
+    halves: Vec<B::ViewMut<'t, u16>>,
+    floats: Vec<B::ViewMut<'t, f32>>,
+}
+
+impl<'t, B: Backend> Cleared<'t, B> {
+    /// Empties the sums of all tensors.
+    pub(super) fn clear(backend: &B, tensors: &'t mut [Tensor<B>], forget: bool) -> Result<()> {
+        let mut list = Cleared { words: Vec::new(), halves: Vec::new(), floats: Vec::new() };
+        tensors.iter_mut().for_each(|tensor| tensor.cleared(forget, &mut list));
+        backend.clear_all(list.words)?;
+        backend.clear_all(list.halves)?;
+        backend.clear_all(list.floats)
+    }
+}
+
 impl<B: Backend> Tensor<B> {
     pub(super) fn new(backend: &B, spec: &Spec, config: &Config) -> Result<Self> {
         let (len, format) = (spec.elements()?, config.format_of(spec));
@@ -107,28 +125,28 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
-    /// Empties the sum. Scales of counts stay for the next window where they are to, unless all is forgotten.
-    pub(super) fn clear(&mut self, backend: &B, forget: bool) -> Result<()> {
+    /// Adds what is to be emptied to a list. Scales of counts stay for the next window where they are to, unless all is
+    /// forgotten.
+    pub(super) fn cleared<'t>(&'t mut self, forget: bool, list: &mut Cleared<'t, B>) {
         match &mut self.sum {
             Sum::Adaptive { levels, scales } => {
-                backend.clear(B::view_mut(levels))?;
-                backend.clear(B::view_mut(scales))
+                list.words.push(B::view_mut(levels));
+                list.halves.push(B::view_mut(scales));
             }
             Sum::Exact { counts, scales, seen, scaled } => {
-                backend.clear(B::view_mut(counts))?;
-                backend.clear(B::view_mut(seen))?;
+                list.words.push(B::view_mut(counts));
+                list.halves.push(B::view_mut(seen));
                 let stay = match self.format {
                     Format::Exact { scales: Scales::Given, .. } => true,
                     Format::Exact { scales: Scales::LastWindow { .. }, .. } => !forget,
                     _ => false,
                 };
                 if !stay {
-                    backend.clear(B::view_mut(scales))?;
+                    list.halves.push(B::view_mut(scales));
                     *scaled = false;
                 }
-                Ok(())
             }
-            Sum::F32(sum) => backend.clear(B::view_mut(sum)),
+            Sum::F32(sum) => list.floats.push(B::view_mut(sum)),
         }
     }
 

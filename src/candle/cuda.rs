@@ -1,6 +1,6 @@
 //! Tensors on candle's CUDA device: views of its own allocations, on its own stream.
 
-use super::storage::not_contiguous;
+use super::layout::not_contiguous;
 use crate::cuda::{Buffer, Cuda, View, ViewMut};
 use crate::error::Result;
 use crate::memory::Memory;

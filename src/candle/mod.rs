@@ -29,6 +29,7 @@ mod apart;
 pub(crate) mod cuda;
 mod fused;
 mod in_place;
+mod layout;
 mod model;
 mod parts;
 pub mod release;

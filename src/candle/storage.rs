@@ -1,6 +1,7 @@
 //! The one place that knows where candle keeps its elements.
 
 use super::apart::{inside, outside};
+use super::layout::not_contiguous;
 use crate::accumulator::Floats;
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
@@ -100,11 +101,6 @@ fn view<'a>(storage: &'a Storage, layout: &Layout) -> Result<Floats<'a, Device>>
 fn part<'a, T: Pod + Send + Sync>(x: &'a [T], layout: &Layout) -> Result<View<'a, T>> {
     let part = layout.contiguous_offsets().and_then(|(start, end)| x.get(start..end));
     part.map(View::from).ok_or_else(|| not_contiguous(layout))
-}
-
-/// The error for a layout whose elements do not lie one after the other in their storage.
-pub(crate) fn not_contiguous(layout: &Layout) -> Error {
-    Error::NotContiguous { shape: layout.dims().to_vec(), strides: layout.stride().to_vec() }
 }
 
 /// A tensor of a buffer, without a copy.

@@ -52,6 +52,11 @@ impl Memory for Cpu {
         Ok(())
     }
 
+    fn clear_all<T: Pod + Send + Sync>(&self, views: Vec<&mut [T]>) -> Result<()> {
+        views.into_iter().for_each(|view| view.fill(T::zeroed()));
+        Ok(())
+    }
+
     fn copy<T: Pod + Send + Sync>(&self, from: &[T], to: &mut [T]) -> Result<()> {
         length("copy", from.len(), to.len())?;
         to.copy_from_slice(from);

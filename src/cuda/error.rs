@@ -1,9 +1,8 @@
 //! Driver errors as errors of this crate.
 
 use super::Cuda;
-use super::order::bind;
 use crate::error::{Error, Result};
-use cudarc::driver::{CudaContext, DriverError, result, sys::cudaError_enum};
+use cudarc::driver::{CudaContext, DriverError, result};
 
 /// A driver's result becomes this crate's.
 pub(super) trait Driver<T> {
@@ -24,20 +23,6 @@ pub(super) fn text(error: DriverError) -> String {
 }
 
 impl Cuda {
-    /// An allocation's failure: out of memory with what was asked and what is free, or what the driver says.
-    pub(super) fn allocation(&self, error: DriverError, bytes: u64) -> Error {
-        if error.0 == cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY {
-            return self.out_of_memory(bytes);
-        }
-        Error::Backend { backend: "cuda", call: "cuMemAllocAsync", message: text(error) }
-    }
-
-    pub(super) fn out_of_memory(&self, asked: u64) -> Error {
-        let context = self.stream().context();
-        let free = bind(context).and_then(|()| result::mem_get_info()).ok().map(|(free, _)| free as u64);
-        Error::OutOfMemory { device: describe(self.stream().context()), asked, free }
-    }
-
     /// A view that lives in another context.
     pub(super) fn foreign(&self, got: &CudaContext) -> Error {
         let ours = describe(self.stream().context());

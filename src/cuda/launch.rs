@@ -41,9 +41,9 @@
 
 use super::error::Driver;
 use super::item::{Item, Many, One, PARAMS_BYTES, Pointer, many};
-use super::memory::{Cell, Reports};
 use super::modules::Module;
 use super::order::{bind, event, is_capturing, queue, record, wait, wait_for};
+use super::reports::{Cell, Reports};
 use super::view::{View, ViewMut};
 use super::{Buffer, Cuda};
 use crate::error::{Error, Result};

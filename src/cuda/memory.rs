@@ -1,30 +1,30 @@
 //! Device memory: buffers are cudarc's slices, transfers are queued on the stream, only downloads wait.
 
 use super::error::describe;
+use super::item::{Pointer, item};
 use super::launch::{Call, allocate, copy_from_host, copy_to_host, copy_within, fill_with_zeros, pinned};
+use super::modules::Module;
+use super::reports::Reports;
 use super::view::{View, ViewMut};
 use super::{Buffer, Cuda};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::types::{Report, length};
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use cudarc::driver::DeviceSlice;
 use std::ops::Range;
 
-/// A report as kernels keep it; all-zero memory is the empty one. Mirrors `kernels/include/report.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub(super) struct Cell {
-    non_finite: u64,
-    /// The complement of the first index.
-    not_first: u64,
-    clipped: u64,
-}
+/// Bytes that a CTA clears.
+const CLEAR_TILE: u64 = 1 << 16;
 
-impl From<Cell> for Report {
-    fn from(cell: Cell) -> Self {
-        let first = (cell.non_finite > 0).then_some(!cell.not_first);
-        Report { non_finite: cell.non_finite, first, clipped: cell.clipped }
+item! {
+    /// `ClearItem` in kernels/clear.cu.
+    struct ClearItem {
+        out: Pointer,
+        /// Bytes.
+        n: u64,
+        begin: u32,
+        pad: u32,
     }
 }
 
@@ -32,10 +32,6 @@ impl From<Cell> for Report {
 const fn num_bytes<T>(len: usize) -> usize {
     len * size_of::<T>()
 }
-
-/// Reports on a CUDA device.
-#[derive(Debug)]
-pub struct Reports(pub(super) Buffer<Cell>);
 
 impl Memory for Cuda {
     type Buffer<T: Pod + Send + Sync> = Buffer<T>;
@@ -97,6 +93,20 @@ impl Memory for Cuda {
         let mut call = Call::without_draws(self)?;
         let at = call.write(&mut view)?;
         fill_with_zeros(&call, at, bytes)
+    }
+
+    fn clear_all<T: Pod + Send + Sync>(&self, mut views: Vec<ViewMut<'_, T>>) -> Result<()> {
+        views.iter().try_for_each(|view| self.holds(view.stream()))?;
+        if let [_] = &views[..] {
+            return views.pop().map_or(Ok(()), |view| self.clear(view));
+        }
+        let mut call = Call::without_draws(self)?;
+        let mut rows = Vec::with_capacity(views.len());
+        for view in &mut views {
+            let n = num_bytes::<T>(view.len()) as u64;
+            rows.push(ClearItem { out: call.write(view)?, n, ..ClearItem::default() });
+        }
+        call.launch(Module::Clear, "clear", &0u64, &rows, |row| row.n.div_ceil(CLEAR_TILE), 0)
     }
 
     fn copy<T: Pod + Send + Sync>(&self, from: View<'_, T>, mut to: ViewMut<'_, T>) -> Result<()> {

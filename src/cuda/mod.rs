@@ -62,6 +62,7 @@ mod pool;
 mod quantize;
 mod read_out;
 mod reduce;
+mod reports;
 mod scratch;
 mod update;
 mod update_adamw_8bit;
@@ -69,8 +70,8 @@ mod view;
 mod window;
 
 pub use buffer::Buffer;
-pub use memory::Reports;
 pub use pool::InUse;
+pub use reports::Reports;
 pub use view::{View, ViewMut};
 
 use crate::error::{Error, Result};

@@ -3,10 +3,12 @@
 #![expect(unsafe_code, reason = "part of the launch floor: cudarc leaves the driver's pools to its caller")]
 
 use super::Cuda;
-use super::error::Driver;
-use crate::error::Result;
-use cudarc::driver::result::{device::get_mem_pool, mem_pool};
-use cudarc::driver::sys::{CUmemPool_attribute, CUmemoryPool};
+use super::error::{Driver, describe, text};
+use super::order::bind;
+use crate::error::{Error, Result};
+use cudarc::driver::DriverError;
+use cudarc::driver::result::{self, device::get_mem_pool, mem_pool};
+use cudarc::driver::sys::{CUmemPool_attribute, CUmemoryPool, cudaError_enum};
 
 /// Bytes of a card's memory pool that are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,20 @@ impl Cuda {
         // SAFETY: the pool is the device's own, and the attribute is read as 64 bits.
         unsafe { mem_pool::set_attribute(pool, attribute, (&raw mut bytes).cast()) }.during("cuMemPoolSetAttribute")?;
         Ok(before)
+    }
+
+    /// An allocation's failure: out of memory with what was asked and what is free, or what the driver says.
+    pub(super) fn allocation(&self, error: DriverError, bytes: u64) -> Error {
+        if error.0 == cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY {
+            return self.out_of_memory(bytes);
+        }
+        Error::Backend { backend: "cuda", call: "cuMemAllocAsync", message: text(error) }
+    }
+
+    pub(super) fn out_of_memory(&self, asked: u64) -> Error {
+        let context = self.stream().context();
+        let free = bind(context).and_then(|()| result::mem_get_info()).ok().map(|(free, _)| free as u64);
+        Error::OutOfMemory { device: describe(self.stream().context()), asked, free }
     }
 
     fn pool(&self) -> Result<CUmemoryPool> {

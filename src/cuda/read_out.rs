@@ -3,8 +3,8 @@
 use super::Cuda;
 use super::item::{Pointer, item};
 use super::launch::{Call, Slots, suffix};
-use super::memory::Reports;
 use super::modules::Module;
+use super::reports::Reports;
 use crate::error::Result;
 use crate::op::read_out::{ReadOut, ReadOutF32};
 use crate::op::{Checked, Launch};

@@ -20,6 +20,10 @@ fn copy<B: Arm, T: Pod + Send + Sync>(b: &B, from: View<'_, T>, mut to: ViewMut<
     b.copy(b.of(from)?, b.of_mut(&mut to)?)
 }
 
+fn clear_all<B: Arm, T: Pod + Send + Sync>(b: &B, views: &mut [ViewMut<'_, T>]) -> Result<()> {
+    b.clear_all(views.iter_mut().map(|view| b.of_mut(view)).collect::<Result<_>>()?)
+}
+
 fn reports<B: Arm>(b: &B, slots: usize) -> Result<Reports> {
     b.reports(slots).map(B::wrap_reports)
 }
@@ -48,6 +52,10 @@ impl Memory for Device {
 
     fn clear<T: Pod + Send + Sync>(&self, mut view: ViewMut<'_, T>) -> Result<()> {
         on!(Device(b) = self => b.clear(b.of_mut(&mut view)?))
+    }
+
+    fn clear_all<T: Pod + Send + Sync>(&self, mut views: Vec<ViewMut<'_, T>>) -> Result<()> {
+        on!(Device(b) = self => clear_all(b, &mut views))
     }
 
     fn copy<T: Pod + Send + Sync>(&self, from: View<'_, T>, to: ViewMut<'_, T>) -> Result<()> {

@@ -16,6 +16,14 @@ pub(crate) fn bits_among(bits: u32, allowed: &'static [u32]) -> Result<()> {
     if allowed.contains(&bits) { Ok(()) } else { Err(Error::BitWidth { got: bits, allowed }) }
 }
 
+pub(crate) fn headroom_in_range(headroom: f32) -> Result<()> {
+    if headroom.is_finite() && headroom > 0.0 {
+        Ok(())
+    } else {
+        Err(Error::Parameter { name: "headroom", got: f64::from(headroom), requirement: "finite and above 0" })
+    }
+}
+
 /// Adaptive accumulation: `l' s' ~ l s + weight g`, the new scale `s'` the smallest bf16 that covers the block's
 /// largest sum, levels rounded stochastically: unbiased at any number of micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,7 +167,7 @@ impl Exact {
         bits_among(self.bits, EXACT_BITS)?;
         finite("weight", self.weight)?;
         self.draw.validate()?;
-        self.headroom.map_or(Ok(()), super::window::headroom_in_range)?;
+        self.headroom.map_or(Ok(()), headroom_in_range)?;
         counts_fit(self.bits, u64::from(self.held) + 1)
     }
 }

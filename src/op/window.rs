@@ -1,9 +1,9 @@
 //! Windows of exact counts: where their scales come from, and how two of them become one.
 
-use super::accumulate::{EXACT_BITS, bits_among, counts_fit};
+use super::accumulate::{EXACT_BITS, bits_among, counts_fit, headroom_in_range};
 use super::item::item;
 use super::{BlockSize, Element, finite, length, operation};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::Memory;
 
 /// A first look: the block maxima of `weight g`, as bf16 rounded up, joined into `seen` by maximum. Nothing is
@@ -60,14 +60,6 @@ pub struct WindowScales {
     pub headroom: f32,
     /// Bits a count: in 32 bits the scale is the size of one fine level ([`crate::numerics::scale::fine_scale`]).
     pub bits: u32,
-}
-
-pub(crate) fn headroom_in_range(headroom: f32) -> Result<()> {
-    if headroom.is_finite() && headroom > 0.0 {
-        Ok(())
-    } else {
-        Err(Error::Parameter { name: "headroom", got: f64::from(headroom), requirement: "finite and above 0" })
-    }
 }
 
 impl WindowScales {

@@ -37,6 +37,35 @@ fn same<T: Pod>(got: &[T], expected: &[T], what: &str) -> Result<(), Difference>
     that(differ().is_none(), || format!("{what}: element {:?} of {n} {name} differs", differ()))
 }
 
+/// Clears all but the elements from `keep.0` to `keep.1`, as a list with an empty view in it, and with whole buffers of
+/// other sizes.
+fn expected_of_list<B: Backend, T: Pod + Send + Sync>(
+    backend: &B,
+    buffer: &mut B::Buffer<T>,
+    data: &[T],
+    keep: (usize, usize),
+) -> Result<(), Difference> {
+    let mut expected = vec![T::zeroed(); data.len()];
+    expected[keep.0..keep.1].copy_from_slice(&data[keep.0..keep.1]);
+    let mut others = [backend.upload(data)?, backend.upload(&data[..data.len() / 2])?, backend.upload(&data[..0])?];
+    {
+        let mut views: Vec<_> = others.iter_mut().map(|b| B::view_mut(b)).collect();
+        if let Some((low, rest)) = B::split_mut(B::view_mut(buffer), keep.0)
+            && let Some((_, high)) = B::split_mut(rest, keep.1 - keep.0)
+        {
+            views.extend([low, high]);
+        }
+        backend.clear_all(views)?;
+    }
+    same(&backend.download(B::view(buffer))?, &expected, "clear of a list of parts")?;
+    for other in &others {
+        let cleared = backend.download(B::view(other))?;
+        same(&cleared, &vec![T::zeroed(); cleared.len()], "clear of a list")?;
+    }
+    backend.clear_all::<T>(Vec::new())?;
+    Ok(())
+}
+
 fn buffers<B: Backend, T: Pod + Send + Sync + Debug>(backend: &B, data: &[T]) -> Result<(), Difference> {
     let n = data.len();
     let zeros = backend.zeros::<T>(n)?;
@@ -57,6 +86,10 @@ fn buffers<B: Backend, T: Pod + Send + Sync + Debug>(backend: &B, data: &[T]) ->
         backend.clear(part)?;
     }
     same(&backend.download(B::view(&a))?, &expected, "clear of a part")?;
+    // So is a list of parts, the empty one too.
+    let mut b = backend.upload(data)?;
+    let thirds = (n / 3, n / 2);
+    expected_of_list::<B, T>(backend, &mut b, data, thirds)?;
     let mut whole = B::view_mut(&mut a);
     that(B::len_mut(&B::reborrow(&mut whole)) == n, || format!("length of a mutable view of {n}, borrowed again"))?;
     if let Some(part) = B::slice_mut(B::reborrow(&mut whole), 0..from) {

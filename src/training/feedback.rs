@@ -172,11 +172,13 @@ impl<B: Backend> Feedback<B> {
     }
 
     pub(super) fn clear(&mut self, backend: &B) -> Result<()> {
+        let (mut levels, mut scales) = (Vec::new(), Vec::new());
         for residual in self.tensors.iter_mut().flatten() {
-            backend.clear(B::view_mut(&mut residual.levels))?;
-            backend.clear(B::view_mut(&mut residual.scales))?;
+            levels.push(B::view_mut(&mut residual.levels));
+            scales.push(B::view_mut(&mut residual.scales));
         }
-        Ok(())
+        backend.clear_all(levels)?;
+        backend.clear_all(scales)
     }
 
     /// The same with what a checkpoint held.

@@ -39,7 +39,13 @@ impl Memory for Wgpu {
 
     fn clear<T: Pod + Send + Sync>(&self, view: ViewMut<'_, T>) -> Result<()> {
         self.accepts_mut(&view)?;
-        self.clear_bytes(view.raw)
+        self.clear_bytes(&[view.raw])
+    }
+
+    fn clear_all<T: Pod + Send + Sync>(&self, views: Vec<ViewMut<'_, T>>) -> Result<()> {
+        views.iter().try_for_each(|view| self.accepts_mut(view))?;
+        let raws: Vec<_> = views.iter().map(|view| view.raw).collect();
+        self.clear_bytes(&raws)
     }
 
     fn copy<T: Pod + Send + Sync>(&self, from: View<'_, T>, to: ViewMut<'_, T>) -> Result<()> {
@@ -120,6 +126,6 @@ impl Memory for Wgpu {
 
     fn clear_reports(&self, reports: &mut Reports) -> Result<()> {
         self.accepts_reports(reports)?;
-        self.clear_bytes(reports.raw())
+        self.clear_bytes(&[reports.raw()])
     }
 }

@@ -178,24 +178,21 @@ impl Wgpu {
         Ok(())
     }
 
-    /// Writes zeros to bytes at any offset.
-    pub(super) fn clear_bytes(&self, raw: Raw<'_>) -> Result<()> {
-        if raw.bytes == 0 {
-            return self.inner.link.alive("clear");
-        }
+    /// Writes zeros to bytes at any offsets, in one submission.
+    pub(super) fn clear_bytes(&self, raws: &[Raw<'_>]) -> Result<()> {
         let mut batch = Batch::new(self);
-        let (start, end) = (raw.offset.next_multiple_of(4), (raw.offset + raw.bytes) / 4 * 4);
-        if start < end {
-            batch.clear(Raw { buffer: raw.buffer, offset: start, bytes: end - start });
-        }
-        if start != raw.offset || end != raw.offset + raw.bytes {
+        for raw in raws.iter().filter(|raw| raw.bytes > 0) {
+            let (start, end) = (raw.offset.next_multiple_of(4), (raw.offset + raw.bytes) / 4 * 4);
+            if start < end {
+                batch.clear(Raw { buffer: raw.buffer, offset: start, bytes: end - start });
+            }
             // The edges share a word with somebody else's bytes.
-            let zeros = self.inner.link.allocate(8)?;
             let head = (start - raw.offset).min(raw.bytes);
             let tail = if start <= end { raw.offset + raw.bytes - end } else { 0 };
             for part in [raw.part(0, head), raw.part(raw.bytes - tail, tail)] {
                 if part.bytes > 0 {
-                    batch.move_bytes(Raw { buffer: &zeros, offset: 0, bytes: part.bytes }, part)?;
+                    let buffer = self.inner.link.allocate(8)?;
+                    batch.move_bytes(Raw { buffer: &buffer, offset: 0, bytes: part.bytes }, part)?;
                 }
             }
         }

@@ -125,6 +125,10 @@ impl<B: Memory<Reports = Vec<Report>> + 'static> Memory for Faulty<B> {
         Ok(())
     }
 
+    fn clear_all<T: Pod + Send + Sync>(&self, views: Vec<Written<'_, B, T>>) -> Result<()> {
+        views.into_iter().try_for_each(|view| self.clear(view))
+    }
+
     fn copy<T: Pod + Send + Sync>(&self, from: Part<'_, B, T>, to: Written<'_, B, T>) -> Result<()> {
         if from.len != to.part.len {
             return Err(Error::Length { what: "copy", expected: to.part.len as u64, got: from.len as u64 });

@@ -34,6 +34,11 @@ impl Memory for Reference {
         Ok(())
     }
 
+    fn clear_all<T: Pod + Send + Sync>(&self, views: Vec<&mut [T]>) -> Result<()> {
+        views.into_iter().for_each(|view| view.fill(T::zeroed()));
+        Ok(())
+    }
+
     fn copy<T: Pod + Send + Sync>(&self, from: &[T], to: &mut [T]) -> Result<()> {
         if from.len() != to.len() {
             return Err(Error::Length { what: "copy", expected: to.len() as u64, got: from.len() as u64 });
