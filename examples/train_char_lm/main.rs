@@ -5,6 +5,8 @@
 //! cargo run --release --example train_char_lm
 //! cargo run --release --example train_char_lm -- --micro-batches 32 --json result.json
 //! cargo run --release --features cuda --example train_char_lm -- --device cuda
+//! cargo run --release --features cuda --example train_char_lm -- --device cuda --width 2048 --layers 22 \
+//!     --dtype bf16 --release --ways 4 --alone --steps 8 --seeds 1
 //! ```
 //!
 //! For each seed all ways start from the same weights and see the same text in the same order. The ternary ways update
@@ -21,7 +23,7 @@ mod text;
 mod train;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use clap::{Parser, ValueEnum};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
@@ -37,12 +39,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use train::{Outcome, Plan};
+use trigrad::candle::Activations;
 use trigrad::op::BlockSize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum On {
     Cpu,
     Cuda,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Type {
+    F32,
+    Bf16,
 }
 
 /// A character-level language model with accumulated gradients: f32 and bf16 against ternary.
@@ -92,6 +101,22 @@ struct Args {
     /// The ways f32 and bf16 stay as they are.
     #[arg(long)]
     release: bool,
+    /// Each layer of the model with a backward pass of its own: of candle's gradients one layer's are held at a time. The
+    /// ways f32 and bf16 stay as they are.
+    #[arg(long)]
+    segments: bool,
+    /// The same, and activations are computed again for it instead of being kept.
+    #[arg(long)]
+    recompute: bool,
+    /// The type of weights and activations, of all ways alike.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Type,
+    /// Only the ways that are named, without f32 to compare them with: a model that does not fit otherwise.
+    #[arg(long)]
+    alone: bool,
+    /// Bytes of text the model sees at once [default: 32, or 256 on CUDA].
+    #[arg(long)]
+    context: Option<NonZeroUsize>,
     /// Another text.
     #[arg(long)]
     text: Option<PathBuf>,
@@ -113,6 +138,12 @@ impl Results {
         self.of(|run| run.loss)
     }
 
+    /// Share of the time spent adding, where it is known.
+    fn share(&self) -> Option<f64> {
+        let shares: Vec<f64> = self.runs.iter().filter_map(|run| run.share).collect();
+        (!shares.is_empty()).then(|| mean(&shares))
+    }
+
     /// Validation losses on the way, averaged over the seeds.
     fn curve(&self) -> Vec<(f64, f64)> {
         let points = self.runs.iter().map(|run| run.curve.len()).min().unwrap_or(0);
@@ -129,6 +160,7 @@ fn main() -> Result<()> {
     let text = text::Text::load(args.text.as_deref())?;
     let mut size = if cuda { Size::LARGE } else { Size::SMALL };
     size.batch = args.windows.map_or(size.batch, NonZeroUsize::get);
+    size.context = args.context.map_or(size.context, NonZeroUsize::get);
     size.layers = args.layers.map_or(size.layers, NonZeroUsize::get);
     if let Some(width) = args.width {
         ensure!(width.get() % 64 == 0, "a width of {width} is not a multiple of 64");
@@ -138,9 +170,17 @@ fn main() -> Result<()> {
     let (seeds, micro_batches) = (args.seeds.get(), args.micro_batches.get());
     let learning_rate = args.learning_rate.unwrap_or(if cuda { 6e-4 } else { 3e-3 });
     let block = BlockSize::new(args.block)?;
-    let plan = Plan { text: &text, size, steps, micro_batches, block, learning_rate, device, release: args.release };
-    let mut ways = vec![Method::ALL[0]];
-    ways.extend(args.ways.iter().filter(|way| **way != Method::ALL[0]));
+    let dtype = if args.dtype == Type::Bf16 { DType::BF16 } else { DType::F32 };
+    let segments = match (args.segments, args.recompute) {
+        (_, true) => Some(Activations::Recompute),
+        (true, false) => Some(Activations::Keep),
+        (false, false) => None,
+    };
+    let release = args.release;
+    let plan = Plan { text: &text, size, steps, micro_batches, block, learning_rate, device, dtype, release, segments };
+    let first = if args.alone { args.ways.first().context("no way is named")? } else { &Method::ALL[0] };
+    let mut ways = vec![*first];
+    ways.extend(args.ways.iter().filter(|way| *way != first));
     println!(
         "{} bytes of text, {} symbols; {steps} steps of {micro_batches} micro-batches of {} x {} bytes; {seeds} seeds",
         text.len(),
@@ -154,11 +194,14 @@ fn main() -> Result<()> {
     println!("{}", table(&results)?);
     println!(
         "{} parameters. validation loss: nats a byte, mean and standard deviation over {seeds} seeds. to f32: mean \
-         difference of the same seed and its standard error. adding: share of \
-         the steps' time spent adding gradients. peak device memory: what a run took beyond what was in use before. \
-         {seconds:.0} s{}",
+         difference of the same seed and its standard error{}. adding: share of \
+         the steps' time spent adding gradients. state: weights, moments and the sum. peak device memory: what a run took \
+         beyond what was in use before. {seconds:.0} s{}{}",
         results[0].runs[0].parameters,
+        if args.alone { " (here: to the first way)" } else { "" },
         memory::process_peak().map_or(String::new(), |b| format!(", process peak {:.2} GB", b as f64 / 1e9)),
+        memory::card(&plan.device)?
+            .map_or(String::new(), |b| format!(", {:.2} GB of the card in use at the end", b as f64 / 1e9)),
     );
     let curve = |r: &Results| Curve { name: r.method.name(), points: r.curve() };
     let title = format!("Moby-Dick, {micro_batches} micro-batches a step, mean of {seeds} seeds");
@@ -169,7 +212,10 @@ fn main() -> Result<()> {
         let all = json!({
             "example": "train_char_lm", "device": format!("{:?}", args.device).to_lowercase(), "steps": steps,
             "first_seed": args.first_seed, "seeds": seeds, "micro_batches": micro_batches, "block": args.block, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
-            "context": size.context, "layers": size.layers, "release": args.release, "width": size.width, "heads": size.heads, "seconds": seconds,
+            "context": size.context, "layers": size.layers, "release": args.release,
+            "segments": args.segments || args.recompute, "recompute": args.recompute,
+            "dtype": format!("{:?}", args.dtype).to_lowercase(), "card_bytes": memory::card(&plan.device)?,
+            "width": size.width, "heads": size.heads, "seconds": seconds,
             "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
             "methods": results.iter().map(|r| report(r, &results[0])).collect::<Vec<_>>(),
         });
@@ -232,6 +278,7 @@ fn table(results: &[Results]) -> Result<Table> {
         "adding",
         "accumulator bytes",
         "a parameter",
+        "state a parameter",
         "peak device memory",
     ]);
     for r in results {
@@ -247,9 +294,10 @@ fn table(results: &[Results]) -> Result<Table> {
             loss,
             to_f32(&losses, &f32s),
             format!("{:.0}", mean(&r.of(|run| run.tokens_per_second))),
-            format!("{:.1}%", 100.0 * mean(&r.of(|run| run.share))),
+            r.share().map_or("-".to_owned(), |share| format!("{:.1}%", 100.0 * share)),
             format!("{bytes:.0}"),
             format!("{:.3}", bytes / mean(&r.of(|run| run.parameters as f64))),
+            format!("{:.3}", (mean(&r.of(|run| run.state as f64)) + bytes) / mean(&r.of(|run| run.parameters as f64))),
             r.peak.map_or("-".to_owned(), |p| format!("{:.2} GB", p as f64 / 1e9)),
         ]);
     }
@@ -273,7 +321,7 @@ fn report(r: &Results, f32s: &Results) -> serde_json::Value {
     json!({
         "method": r.method.name(), "losses": losses, "loss": mean(&losses), "spread": spread(&losses),
         "relative_to_f32": mean(&losses) / mean(&f32s.losses()) - 1.0,
-        "tokens_per_second": mean(&r.of(|run| run.tokens_per_second)), "adding_share": mean(&r.of(|run| run.share)),
+        "tokens_per_second": mean(&r.of(|run| run.tokens_per_second)), "adding_share": r.share(), "weights_and_moments_bytes": mean(&r.of(|run| run.state as f64)),
         "accumulator_bytes": mean(&r.of(|run| run.bytes as f64)), "peak_device_bytes": r.peak, "curve": r.curve(),
     })
 }

@@ -1,4 +1,5 @@
-//! Memory, measured: the process's peak on the CPU, the card's peak while a run lasts on CUDA.
+//! Memory, measured: the process's peak on the CPU, the card's peak while a run lasts on CUDA and what the card says is in
+//! use.
 
 use anyhow::Result;
 use candle_core::Device;
@@ -15,6 +16,19 @@ pub(crate) fn peak<R>(device: &Device, f: impl FnOnce() -> R) -> Result<(R, Opti
             Ok((result, Some(cuda.in_use()?.peak - before)))
         }
         _ => Ok((f(), None)),
+    }
+}
+
+/// Memory of the card that is in use, by all processes and with what pools keep, in bytes; none on the CPU.
+pub(crate) fn card(device: &Device) -> Result<Option<u64>> {
+    match trigrad::candle::device(device)? {
+        #[cfg(feature = "cuda")]
+        trigrad::device::Device::Cuda(cuda) => {
+            cuda.stream().context().bind_to_thread()?;
+            let (free, total) = cudarc::driver::result::mem_get_info()?;
+            Ok(Some((total - free) as u64))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -4,11 +4,11 @@ use crate::train::Plan;
 use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarMap};
+use candle_nn::{AdamW, Module, Optimizer, ParamsAdamW, VarMap};
 use std::str::FromStr;
 use trigrad::accumulator::{Config, Format, Scales};
 use trigrad::candle::release::Release;
-use trigrad::candle::{FusedOptimizer, ModelGradients};
+use trigrad::candle::{Activations, FusedOptimizer, ModelGradients};
 use trigrad::training::{Options, Outcome};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,24 @@ impl Trainer {
         }
     }
 
+    /// The same in segments, of any layers.
+    pub(crate) fn in_segments(
+        &mut self,
+        release: &Release,
+        segments: &[&dyn Module],
+        x: &Tensor,
+        activations: Activations,
+    ) -> Result<()> {
+        match self {
+            Trainer::Dense { .. } => bail!("a sum in f32 or bf16 takes whole gradients"),
+            Trainer::Ternary { sum, bytes, .. } => {
+                sum.backward_in_segments(release, segments, x, activations, 1.0)?;
+                *bytes = sum.bytes_held();
+                Ok(())
+            }
+        }
+    }
+
     /// Updates the weights with the mean; the next step starts at zero.
     pub(crate) fn step(&mut self, learning_rate: f64) -> Result<()> {
         match self {
@@ -145,7 +163,7 @@ impl Trainer {
                 let mut store = GradStore::default();
                 for (var, sum) in vars.iter().zip(sums) {
                     let sum = sum.take().context("nothing accumulated")?.to_dtype(DType::F32)?;
-                    store.insert(var, (sum / *count as f64)?);
+                    store.insert(var, (sum / *count as f64)?.to_dtype(var.dtype())?);
                 }
                 *count = 0;
                 adam.set_learning_rate(learning_rate);
@@ -159,6 +177,17 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of the moments.
+    pub(crate) fn moments(&self) -> u64 {
+        match self {
+            // candle's have the types of the variables.
+            Trainer::Dense { vars, .. } => {
+                vars.iter().map(|v| 2 * (v.elem_count() * v.dtype().size_in_bytes()) as u64).sum()
+            }
+            Trainer::Ternary { adam, .. } => adam.bytes_held(),
+        }
     }
 
     /// Bytes that hold the sum: of the tensors that were summed, or of the accumulator's buffers.

@@ -1,10 +1,11 @@
 //! A decoder-only transformer: learned positions, RMS norms before each half of a layer, no biases, ReLU.
 //!
 //! Activations are matrices of all positions by width: candle's products of a batch with one matrix copy that matrix.
+//! In bf16 too, norms, the softmax and the loss are computed in f32.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::ops::softmax;
-use candle_nn::{Init, VarBuilder, VarMap};
+use candle_nn::{Init, Module, VarBuilder, VarMap, func};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 use trigrad::candle::release::Release;
@@ -56,10 +57,10 @@ impl Transformer {
         symbols: usize,
         size: Size,
         rng: &mut Xoshiro256PlusPlus,
-        device: &Device,
+        (dtype, device): (DType, &Device),
         release: Option<Release>,
     ) -> Result<Self> {
-        let vb = VarBuilder::from_varmap(vars, DType::F32, device);
+        let vb = VarBuilder::from_varmap(vars, dtype, device);
         let w = size.width;
         let get = |name: &str, rows: usize, cols: usize| vb.get_with_hints((rows, cols), name, Init::Const(0.0));
         let norm = |name: &str| vb.get_with_hints(w, name, Init::Const(1.0));
@@ -85,39 +86,68 @@ impl Transformer {
             mask: Tensor::from_vec(mask, (t, t), device)?,
             release,
         };
-        draw(vars, size.layers, rng)?;
+        draw(vars, size.layers, rng, device)?;
         Ok(model)
     }
 
     /// Mean cross-entropy, in nats a byte, of windows of `context + 1` bytes.
     pub(crate) fn loss(&self, windows: Vec<u32>) -> Result<Tensor> {
+        let (x, y) = self.split(windows)?;
+        let h = (0..self.layers.len()).try_fold(self.embed(&x)?, |h, i| self.layer(i, &h))?;
+        self.cross_entropy(&h, &y)
+    }
+
+    /// The same, without a way back: activations are freed layer by layer.
+    pub(crate) fn evaluate(&self, windows: Vec<u32>) -> Result<f32> {
+        let (x, y) = self.split(windows)?;
+        let h = (0..self.layers.len()).try_fold(self.embed(&x)?, |h, i| self.layer(i, &h.detach()))?;
+        self.cross_entropy(&h.detach(), &y)?.to_scalar()
+    }
+
+    /// The same in segments, the layers and what is before and after them: calls `f` with them and the first's input.
+    pub(crate) fn in_segments<R>(
+        &self,
+        windows: Vec<u32>,
+        f: impl FnOnce(&[&dyn Module], &Tensor) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
+        let (x, y) = self.split(windows)?;
+        let mut segments: Vec<Box<dyn Module + '_>> = vec![Box::new(func(|x| self.embed(x)))];
+        for i in 0..self.layers.len() {
+            segments.push(Box::new(func(move |h| self.layer(i, h))));
+        }
+        segments.push(Box::new(func(|h| self.cross_entropy(h, &y))));
+        f(&segments.iter().map(AsRef::as_ref).collect::<Vec<_>>(), &x)
+    }
+
+    /// Windows as what goes in and what should come out.
+    fn split(&self, windows: Vec<u32>) -> Result<(Tensor, Tensor)> {
         let t = self.size.context;
         let rows = windows.len() / (t + 1);
         let windows = Tensor::from_vec(windows, (rows, t + 1), self.embed.device())?;
-        let x = windows.narrow(1, 0, t)?.contiguous()?;
-        let y = windows.narrow(1, 1, t)?.flatten_all()?;
-        let logits = self.forward(&x)?;
-        candle_nn::loss::cross_entropy(&logits, &y)
+        Ok((windows.narrow(1, 0, t)?.contiguous()?, windows.narrow(1, 1, t)?.flatten_all()?))
     }
 
-    /// Logits, a row for each position of each window.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn embed(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, t) = x.dims2()?;
-        let width = self.size.width;
         let ids = x.flatten_all()?;
         let embedded = match &self.release {
             Some(release) => release.index_select(&self.embed, &ids)?,
             None => self.embed.index_select(&ids, 0)?,
         };
-        let positions = self.small(&self.positions)?;
-        let embedded = embedded.reshape((batch, t, width))?;
-        let mut h = embedded.broadcast_add(&positions)?.reshape((batch * t, width))?;
-        for layer in &self.layers {
-            h = (&h + self.attend(layer, &self.rms_norm(&h, &layer.norm_attention)?, batch)?)?;
-            let up = self.matmul(&self.rms_norm(&h, &layer.norm_feed)?, &layer.up)?.relu()?;
-            h = (h + self.matmul(&up, &layer.down)?)?;
-        }
-        self.matmul(&self.rms_norm(&h, &self.norm)?, &self.out)
+        let embedded = embedded.reshape((batch, t, self.size.width))?;
+        embedded.broadcast_add(&self.small(&self.positions)?)?.reshape((batch * t, self.size.width))
+    }
+
+    fn layer(&self, i: usize, h: &Tensor) -> Result<Tensor> {
+        let layer = &self.layers[i];
+        let h = (h + self.attend(layer, &self.rms_norm(h, &layer.norm_attention)?)?)?;
+        let up = self.matmul(&self.rms_norm(&h, &layer.norm_feed)?, &layer.up)?.relu()?;
+        &h + self.matmul(&up, &layer.down)?
+    }
+
+    fn cross_entropy(&self, h: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let logits = self.matmul(&self.rms_norm(h, &self.norm)?, &self.out)?;
+        candle_nn::loss::cross_entropy(&logits.to_dtype(DType::F32)?, y)
     }
 
     fn matmul(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -136,23 +166,29 @@ impl Transformer {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        let mean = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?;
-        x.broadcast_div(&mean.sqrt()?)?.broadcast_mul(&self.small(weight)?)
+        let wide = x.to_dtype(DType::F32)?;
+        let mean = (wide.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?;
+        wide.broadcast_div(&mean.sqrt()?)?.to_dtype(x.dtype())?.broadcast_mul(&self.small(weight)?)
     }
 
-    fn attend(&self, layer: &Layer, x: &Tensor, batch: usize) -> Result<Tensor> {
+    fn attend(&self, layer: &Layer, x: &Tensor) -> Result<Tensor> {
         let (t, width, heads) = (self.size.context, self.size.width, self.size.heads);
-        let all = self.matmul(x, &layer.query_key_value)?.reshape((batch, t, 3, heads, width / heads))?;
+        let (rows, _) = x.dims2()?;
+        let all = self.matmul(x, &layer.query_key_value)?.reshape((rows / t, t, 3, heads, width / heads))?;
         let part = |i: usize| all.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-        let scores = (q.matmul(&k.t()?)? / ((width / heads) as f64).sqrt())?;
-        let mixed = softmax(&scores.broadcast_add(&self.mask)?, D::Minus1)?.matmul(&v)?;
-        self.matmul(&mixed.transpose(1, 2)?.reshape((batch * t, width))?, &layer.project)
+        let scores = (q.matmul(&k.t()?)?.to_dtype(DType::F32)? / ((width / heads) as f64).sqrt())?;
+        let shares = softmax(&scores.broadcast_add(&self.mask)?, D::Minus1)?.to_dtype(v.dtype())?;
+        self.matmul(&shares.matmul(&v)?.transpose(1, 2)?.reshape((rows, width))?, &layer.project)
     }
 }
 
-/// Normal weights of deviation 0.02, less by the root of the depth where they end a residual branch (as GPT-2's).
-fn draw(vars: &VarMap, layers: usize, rng: &mut Xoshiro256PlusPlus) -> Result<()> {
+/// Normal weights of deviation 0.02, less by the root of the depth where they end a residual branch (as GPT-2's): from
+/// the generator on the CPU, from the card's own on a card, where there may be billions.
+fn draw(vars: &VarMap, layers: usize, rng: &mut Xoshiro256PlusPlus, device: &Device) -> Result<()> {
+    if !device.is_cpu() {
+        device.set_seed(rng.random())?;
+    }
     let data = vars.data().lock().map_err(candle_core::Error::msg)?;
     let mut named: Vec<(&String, &Var)> = data.iter().collect();
     named.sort_by(|a, b| a.0.cmp(b.0));
@@ -162,12 +198,17 @@ fn draw(vars: &VarMap, layers: usize, rng: &mut Xoshiro256PlusPlus) -> Result<()
         }
         let ends = name.ends_with("attention.out") || name.ends_with("feed.down");
         let deviation = if ends { 0.02 / (2.0 * layers as f32).sqrt() } else { 0.02 };
-        let mut normal = || -> f32 {
-            let (u, v): (f32, f32) = (1.0 - rng.random::<f32>(), rng.random());
-            (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
+        let w = if device.is_cpu() {
+            let mut normal = || -> f32 {
+                let (u, v): (f32, f32) = (1.0 - rng.random::<f32>(), rng.random());
+                (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
+            };
+            let w: Vec<f32> = (0..var.elem_count()).map(|_| normal() * deviation).collect();
+            Tensor::from_vec(w, var.dims(), device)?
+        } else {
+            Tensor::randn(0f32, deviation, var.dims(), device)?
         };
-        let w: Vec<f32> = (0..var.elem_count()).map(|_| normal() * deviation).collect();
-        var.set(&Tensor::from_vec(w, var.dims(), var.device())?)?;
+        var.set(&w.to_dtype(var.dtype())?)?;
     }
     Ok(())
 }

@@ -4,11 +4,12 @@ use crate::method::{Method, Trainer};
 use crate::model::{Size, Transformer};
 use crate::text::Text;
 use anyhow::Result;
-use candle_core::Device;
+use candle_core::{DType, Device};
 use candle_nn::{ParamsAdamW, VarMap};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use std::time::{Duration, Instant};
+use trigrad::candle::Activations;
 use trigrad::candle::release::Release;
 use trigrad::op::BlockSize;
 
@@ -26,8 +27,12 @@ pub(crate) struct Plan<'a> {
     /// AdamW's step size at its highest.
     pub(crate) learning_rate: f64,
     pub(crate) device: Device,
+    /// Of weights and activations.
+    pub(crate) dtype: DType,
     /// Whether gradients leave the backward pass as soon as they are there, where they are added to levels.
     pub(crate) release: bool,
+    /// Whether each layer has a backward pass of its own, and what is kept for it; the same.
+    pub(crate) segments: Option<Activations>,
 }
 
 /// What a run comes to.
@@ -38,10 +43,12 @@ pub(crate) struct Outcome {
     pub(crate) curve: Vec<(usize, f64)>,
     /// Bytes of text a second, steps only, without the first.
     pub(crate) tokens_per_second: f64,
-    /// Share of the steps' time spent adding gradients.
-    pub(crate) share: f64,
+    /// Share of the steps' time spent adding gradients; none where they are added during the backward pass.
+    pub(crate) share: Option<f64>,
     /// Bytes that held the sum.
     pub(crate) bytes: u64,
+    /// Bytes of weights and moments.
+    pub(crate) state: u64,
     pub(crate) parameters: usize,
 }
 
@@ -49,8 +56,11 @@ pub(crate) struct Outcome {
 pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -> Result<Outcome> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let vars = VarMap::new();
-    let release = (plan.release && !matches!(method, Method::Dense(_))).then(Release::new);
-    let model = Transformer::new(&vars, plan.text.symbols, plan.size, &mut rng, &plan.device, release.clone())?;
+    let dense = matches!(method, Method::Dense(_));
+    let release = (plan.release && !dense).then(Release::new);
+    let segments = plan.segments.filter(|_| !dense);
+    let on = (plan.dtype, &plan.device);
+    let model = Transformer::new(&vars, plan.text.symbols, plan.size, &mut rng, on, release.clone())?;
     let params = ParamsAdamW { beta2: 0.99, weight_decay: 0.1, ..ParamsAdamW::default() };
     let mut trainer = Trainer::new(method, seed, &vars, plan, params)?;
     let (mut total, mut adding) = (Duration::ZERO, Duration::ZERO);
@@ -60,12 +70,21 @@ pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -
         let start = Instant::now();
         for _ in 0..plan.micro_batches {
             let windows = plan.text.batch(&mut rng, plan.size.batch, plan.size.context);
-            let loss = model.loss(windows)?;
-            if let Some(release) = &release {
-                trainer.backward(release, &loss)?; // adds on the way: what that takes is not told apart
-                continue;
+            // Adding on the way: what that takes is not told apart.
+            match (segments, &release) {
+                (Some(activations), _) => {
+                    let release = release.clone().unwrap_or_default();
+                    model
+                        .in_segments(windows, |segments, x| trainer.in_segments(&release, segments, x, activations))?;
+                    continue;
+                }
+                (None, Some(release)) => {
+                    trainer.backward(release, &model.loss(windows)?)?;
+                    continue;
+                }
+                (None, None) => {}
             }
-            let gradients = loss.backward()?;
+            let gradients = model.loss(windows)?.backward()?;
             // On a card work is queued: what is timed must be alone between two waits.
             plan.device.synchronize()?;
             let add = Instant::now();
@@ -90,8 +109,10 @@ pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -
         loss: curve.last().map_or(f64::NAN, |c| c.1),
         curve,
         tokens_per_second: tokens as f64 / total.as_secs_f64(),
-        share: adding.as_secs_f64() / total.as_secs_f64(),
+        share: (segments.is_none() && release.is_none()).then(|| adding.as_secs_f64() / total.as_secs_f64()),
         bytes: trainer.bytes(),
+        state: vars.all_vars().iter().map(|v| (v.elem_count() * v.dtype().size_in_bytes()) as u64).sum::<u64>()
+            + trainer.moments(),
         parameters: vars.all_vars().iter().map(|v| v.elem_count()).sum(),
     })
 }
@@ -113,7 +134,7 @@ fn validate(model: &Transformer, plan: &Plan<'_>) -> Result<f64> {
     let parts: Vec<&[u32]> = windows.chunks(plan.size.batch * (plan.size.context + 1)).collect();
     let mut sum = 0.0;
     for part in &parts {
-        sum += f64::from(model.loss(part.to_vec())?.to_scalar::<f32>()?);
+        sum += f64::from(model.evaluate(part.to_vec())?);
     }
     Ok(sum / parts.len() as f64)
 }
