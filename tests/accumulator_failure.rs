@@ -252,6 +252,50 @@ fn a_failure_while_adding_refuses_the_window_until_reset() {
     }
 }
 
+/// The same micro-batch in parts, the last tensor first.
+fn add_in_parts(acc: &mut Accumulator<Failing>) -> Result<()> {
+    let (a, b) = (vec![1.5f32; 100], vec![half::bf16::from_f32(-0.5); 50]);
+    acc.begin_micro_batch(1.0)?;
+    acc.add_part(&[("b", b[..].into())])?;
+    acc.add_part(&[("a", a[..].into())])?;
+    acc.finish_micro_batch().map(drop)
+}
+
+#[test]
+fn a_failure_in_a_part_refuses_the_window_until_reset() {
+    for format in FORMATS {
+        let (mut good, _) = new(format);
+        add(&mut good).unwrap();
+        let want = values(&good);
+        for fails_at in [1, 2, -1, -2] {
+            let (mut acc, left) = new(format);
+            left.set(fails_at);
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| add_in_parts(&mut acc)));
+            assert_eq!(caught.is_err(), fails_at < 0, "a call of a backend that panics");
+            if let Ok(done) = caught {
+                assert!(matches!(done.unwrap_err(), Error::Backend { .. }));
+            }
+            assert_eq!(acc.count(), 0);
+            all_refused(&mut acc, &good);
+            let refused = |e: Error| assert!(matches!(e, Error::Refused { .. }), "{e}");
+            refused(acc.missing().map(drop).unwrap_err());
+            refused(acc.finish_micro_batch().map(drop).unwrap_err());
+            refused(add_in_parts(&mut acc).unwrap_err());
+            acc.reset_to(0).unwrap();
+            add_in_parts(&mut acc).unwrap();
+            assert_eq!(values(&acc), want, "{format:?}, call {fails_at}");
+        }
+        // A part that never ran is lost to nobody.
+        let (mut acc, backend) = made(format);
+        backend.refuses.set(2);
+        assert!(matches!(add_in_parts(&mut acc).unwrap_err(), Error::WrongDevice { .. }));
+        assert_eq!(acc.missing().unwrap(), [0]);
+        acc.add_part(&[("a", vec![1.5f32; 100][..].into())]).unwrap();
+        acc.finish_micro_batch().unwrap();
+        assert_eq!(values(&acc), want, "{format:?}");
+    }
+}
+
 #[test]
 fn a_failure_while_resetting_refuses_until_a_reset_succeeds() {
     for format in FORMATS {

@@ -71,7 +71,14 @@ struct Trace {
     skipped: u64,
 }
 
-fn run<B: Backend + Clone>(backend: &B, options: &Options, rule: Rule) -> Result<Trace> {
+/// A micro-batch at once, or in parts, one tensor at a time from the end of the list.
+#[derive(Clone, Copy, PartialEq)]
+enum Come {
+    AtOnce,
+    InParts,
+}
+
+fn run<B: Backend + Clone>(backend: &B, options: &Options, rule: Rule, come: Come) -> Result<Trace> {
     let specs = specs();
     let mut training = Training::new(backend.clone(), &specs, options.clone())?;
     let mut optimizer = Optimizer::new(&training, rule)?;
@@ -107,7 +114,14 @@ fn run<B: Backend + Clone>(backend: &B, options: &Options, rule: Rule) -> Result
             if options.missing != Missing::Error && (k == 1 || step == 4) {
                 list.remove(0);
             }
-            training.accumulate(&list, if k == 2 { 0.5 } else { 1.0 })?;
+            let weight = if k == 2 { 0.5 } else { 1.0 };
+            if come == Come::AtOnce {
+                training.accumulate(&list, weight)?;
+                continue;
+            }
+            training.begin_micro_batch(weight)?;
+            list.iter().rev().try_for_each(|part| training.add_part(&[*part]))?;
+            training.finish_micro_batch()?;
         }
         let mut out = backend.zeros::<f32>(specs[2].elements()?)?;
         if training.read_out(&mut [(2usize, B::view_mut(&mut out))]).is_ok() {
@@ -163,10 +177,12 @@ fn cases() -> Vec<(Options, Rule)> {
 /// Every case on a backend against the plain code of the CPU.
 fn equals_the_cpu<B: Backend + Clone>(backend: &B, name: &str) -> Result<()> {
     for (i, (options, rule)) in cases().into_iter().enumerate() {
-        let (want, got) = (run(&Cpu::plain(), &options, rule)?, run(backend, &options, rule)?);
+        let want = run(&Cpu::plain(), &options, rule, Come::AtOnce)?;
+        let got = run(backend, &options, rule, Come::AtOnce)?;
         let at = want.words.iter().zip(&got.words).position(|(a, b)| a != b);
         assert_eq!(at, None, "{name}, case {i}: the first of {} words that differs", want.words.len());
         assert_eq!(want, got, "{name}, case {i}");
+        assert_eq!(want, run(backend, &options, rule, Come::InParts)?, "{name}, case {i}, in parts");
         let zero = options.config.non_finite == NonFinite::Zero;
         assert_eq!(want.skipped, u64::from(!zero), "the marked window is dropped, unless its Inf counts as zero");
     }
