@@ -85,11 +85,12 @@ impl Model {
         candle_nn::loss::cross_entropy(&self.out.forward(x)?, &target)
     }
 
-    /// The whole of it, of candle's own layers.
-    fn whole(&self, ids: &Tensor) -> Tensor {
+    /// The whole of it, of candle's own layers, with something before the loss.
+    fn whole(&self, ids: &Tensor, before: &dyn Module) -> Tensor {
         let x = self.embed.forward(ids).unwrap();
         let x = Self::block(&x, self.ours[0].layer(), self.ours[1].layer()).unwrap();
-        self.loss(&Self::block(&x, &self.stock[0], &self.stock[1]).unwrap()).unwrap()
+        let x = Self::block(&x, &self.stock[0], &self.stock[1]).unwrap();
+        self.loss(&before.forward(&x).unwrap()).unwrap()
     }
 
     /// Runs it in segments, with something before the loss.
@@ -116,15 +117,22 @@ fn nothing(x: &Tensor) -> Result<Tensor> {
 #[test]
 fn gradients_are_those_of_one_backward_pass() {
     let (model, ids) = (Model::new(), Model::ids(0, 24));
-    let whole = model.whole(&ids);
-    let want = whole.backward().unwrap();
-    for activations in BOTH {
-        let mut gradients = ModelGradients::from_varmap(&model.vars, wide()).unwrap();
-        let loss = model.run(&mut gradients, &ids, &nothing, activations).unwrap();
-        assert_eq!(bits(&whole), bits(&loss));
-        let got = gradients.read_out().unwrap();
-        for (name, var) in sorted(&model.vars) {
-            assert!(bits(want.get(&var).unwrap()) == bits(&got[&name]), "{name}, {activations:?}");
+    // What a segment gives need not lie together, nor at the start of what holds it.
+    let part = |x: &Tensor| -> Result<Tensor> { x.narrow(0, 5, 12) };
+    let turned = |x: &Tensor| -> Result<Tensor> { x.t()?.contiguous()?.t() };
+    let wide_rows = |x: &Tensor| -> Result<Tensor> { x.narrow(0, 2, 1)?.broadcast_as((7, WIDTH)) };
+    let befores: [&dyn Module; 4] = [&nothing, &part, &turned, &wide_rows];
+    for before in befores {
+        let whole = model.whole(&ids, before);
+        let want = whole.backward().unwrap();
+        for activations in BOTH {
+            let mut gradients = ModelGradients::from_varmap(&model.vars, wide()).unwrap();
+            let loss = model.run(&mut gradients, &ids, before, activations).unwrap();
+            assert_eq!(bits(&whole), bits(&loss));
+            let got = gradients.read_out().unwrap();
+            for (name, var) in sorted(&model.vars) {
+                assert!(bits(want.get(&var).unwrap()) == bits(&got[&name]), "{name}, {activations:?}");
+            }
         }
     }
 }
@@ -142,7 +150,7 @@ fn a_training_comes_to_the_same_bits() {
             match how {
                 Some(activations) => drop(model.run(&mut gradients, &ids, &nothing, activations).unwrap()),
                 None => {
-                    let loss = gradients.scale_loss(&model.whole(&ids)).unwrap();
+                    let loss = gradients.scale_loss(&model.whole(&ids, &nothing)).unwrap();
                     gradients.consume(loss.backward().unwrap(), 0.5).unwrap();
                 }
             }

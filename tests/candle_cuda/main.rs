@@ -9,6 +9,7 @@
 
 mod driver;
 mod order;
+mod release;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};

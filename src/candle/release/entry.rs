@@ -18,7 +18,7 @@ impl Entry {
             *to.lock().unwrap_or_else(PoisonError::into_inner) = Some(g.clone());
             Ok(None)
         };
-        let copy = x.detach().copy()?;
+        let copy = x.detach().force_contiguous()?;
         Ok((graft("input of a segment", &start, &start, &copy, Box::new(backward))?, Entry(gradient)))
     }
 

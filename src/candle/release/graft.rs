@@ -19,7 +19,9 @@ pub(super) fn graft(
     result: &Tensor,
     backward: Box<Backward>,
 ) -> candle_core::Result<Tensor> {
-    let result = result.contiguous()?;
+    // The elements are taken from the start of what holds them.
+    let whole = result.is_contiguous() && result.layout().start_offset() == 0;
+    let result = if whole { result.clone() } else { result.force_contiguous()? };
     let take = Take(Mutex::new(Taken::Nothing));
     result.inplace_op1(&take)?;
     let op = Grafted { name, shape: result.shape().clone(), taken: take.0, backward };
