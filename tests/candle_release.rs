@@ -131,6 +131,25 @@ fn products_and_passed_weights_are_candles() {
     same("product", &vars, &release, &numbers(&[37, 48], 3), &stock, &ours);
 }
 
+#[test]
+fn norms_of_passed_weights_are_candles() {
+    for shape in [&[7, 40][..], &[3, 5, 40]] {
+        let (vars, release) = (VarMap::new(), Release::new());
+        let get = |name: &str| vars.get(40, name, candle_nn::Init::Const(1.0), DType::F32, &CPU).unwrap();
+        let (rms, layer, bias) = (get("rms"), get("layer"), get("bias"));
+        let stock = candle_nn::func(|x| {
+            let x = candle_nn::RmsNorm::new(rms.clone(), 1e-5).forward_diff(x)?;
+            candle_nn::LayerNorm::new_no_bias(layer.clone(), 1e-5).forward(&x)?.broadcast_add(&bias)
+        });
+        let ours = candle_nn::func(|x| {
+            let x = candle_nn::RmsNorm::new(release.pass(&rms)?, 1e-5).forward_diff(x)?;
+            let x = candle_nn::LayerNorm::new_no_bias(release.pass(&layer)?, 1e-5).forward(&x)?;
+            x.broadcast_add(&release.pass(&bias)?)
+        });
+        same("norms", &vars, &release, &numbers(shape, 3), &stock, &ours);
+    }
+}
+
 /// Rows picked by the place of the largest of each row of the input: indices, and a path of their own for the input.
 fn pick(embed: &dyn Module, x: &Tensor) -> Result<Tensor> {
     embed.forward(&x.detach().argmax(1)?)?.broadcast_add(&x.sum_keepdim(1)?.sum_all()?)

@@ -114,6 +114,9 @@ struct Args {
     /// Only the ways that are named, without f32 to compare them with: a model that does not fit otherwise.
     #[arg(long)]
     alone: bool,
+    /// Windows of the text held back that the loss is measured on, five times a run.
+    #[arg(long, default_value = "64")]
+    validation: NonZeroUsize,
     /// Bytes of text the model sees at once [default: 32, or 256 on CUDA].
     #[arg(long)]
     context: Option<NonZeroUsize>,
@@ -176,8 +179,20 @@ fn main() -> Result<()> {
         (true, false) => Some(Activations::Keep),
         (false, false) => None,
     };
-    let release = args.release;
-    let plan = Plan { text: &text, size, steps, micro_batches, block, learning_rate, device, dtype, release, segments };
+    let (release, validation) = (args.release, args.validation.get());
+    let plan = Plan {
+        text: &text,
+        size,
+        steps,
+        micro_batches,
+        block,
+        learning_rate,
+        device,
+        dtype,
+        release,
+        segments,
+        validation,
+    };
     let first = if args.alone { args.ways.first().context("no way is named")? } else { &Method::ALL[0] };
     let mut ways = vec![*first];
     ways.extend(args.ways.iter().filter(|way| *way != first));
@@ -189,7 +204,7 @@ fn main() -> Result<()> {
         size.context,
     );
     let start = Instant::now();
-    let results = run_all(&plan, &ways, args.first_seed, seeds)?;
+    let results = run_all(&plan, &ways, args.first_seed, seeds, args.alone)?;
     let seconds = start.elapsed().as_secs_f64();
     println!("{}", table(&results)?);
     println!(
@@ -212,7 +227,7 @@ fn main() -> Result<()> {
         let all = json!({
             "example": "train_char_lm", "device": format!("{:?}", args.device).to_lowercase(), "steps": steps,
             "first_seed": args.first_seed, "seeds": seeds, "micro_batches": micro_batches, "block": args.block, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
-            "context": size.context, "layers": size.layers, "release": args.release,
+            "context": size.context, "validation_windows": validation, "layers": size.layers, "release": args.release,
             "segments": args.segments || args.recompute, "recompute": args.recompute,
             "dtype": format!("{:?}", args.dtype).to_lowercase(), "card_bytes": memory::card(&plan.device)?,
             "width": size.width, "heads": size.heads, "seconds": seconds,
@@ -227,7 +242,8 @@ fn main() -> Result<()> {
 }
 
 /// Every way with every seed: on the CPU one run a core at a time, each on one thread; on a card one after the other.
-fn run_all(plan: &Plan<'_>, ways: &[Method], first_seed: u64, seeds: usize) -> Result<Vec<Results>> {
+/// `tell`: what is validated, as it comes.
+fn run_all(plan: &Plan<'_>, ways: &[Method], first_seed: u64, seeds: usize, tell: bool) -> Result<Vec<Results>> {
     let jobs: Vec<(u64, Method)> =
         (first_seed..first_seed.saturating_add(seeds as u64)).flat_map(|s| ways.iter().map(move |m| (s, *m))).collect();
     let bar = ProgressBar::new((jobs.len() * plan.steps) as u64);
@@ -238,8 +254,14 @@ fn run_all(plan: &Plan<'_>, ways: &[Method], first_seed: u64, seeds: usize) -> R
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         while let Some(&(seed, method)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             bar.set_message(format!("{}, seed {seed}", method.name()));
-            let (outcome, peak) =
-                memory::peak(&plan.device, || pool.install(|| train::run(plan, method, seed, || bar.inc(1))))?;
+            let tick = |step: usize, loss: Option<f64>| {
+                bar.inc(1);
+                if let (true, Some(loss)) = (tell, loss) {
+                    bar.suspend(|| println!("{}, seed {seed}, step {step}: loss {loss:.4}", method.name()));
+                }
+            };
+            let run = || pool.install(|| train::run(plan, method, seed, tick));
+            let (outcome, peak) = memory::peak(&plan.device, run)?;
             let outcome = outcome.with_context(|| format!("{}, seed {seed}", method.name()))?;
             // Hours of runs that are cut short have said this much.
             bar.suspend(|| println!("{}, seed {seed}: validation loss {:.4}", method.name(), outcome.loss));

@@ -13,9 +13,6 @@ use trigrad::candle::Activations;
 use trigrad::candle::release::Release;
 use trigrad::op::BlockSize;
 
-/// Windows of the text held back.
-const VALIDATION: usize = 64;
-
 /// What all runs share.
 pub(crate) struct Plan<'a> {
     pub(crate) text: &'a Text,
@@ -33,6 +30,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) release: bool,
     /// Whether each layer has a backward pass of its own, and what is kept for it; the same.
     pub(crate) segments: Option<Activations>,
+    /// Windows of the text held back that the loss is measured on.
+    pub(crate) validation: usize,
 }
 
 /// What a run comes to.
@@ -52,8 +51,8 @@ pub(crate) struct Outcome {
     pub(crate) parameters: usize,
 }
 
-/// Trains and validates; `tick` is called after each step.
-pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -> Result<Outcome> {
+/// Trains and validates; `tick` is called after each step, with what was validated then.
+pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn(usize, Option<f64>)) -> Result<Outcome> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let vars = VarMap::new();
     let dense = matches!(method, Method::Dense(_));
@@ -101,7 +100,7 @@ pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn()) -
         if (step + 1) % every == 0 || step + 1 == plan.steps {
             curve.push((step + 1, validate(&model, plan)?));
         }
-        tick();
+        tick(step + 1, curve.last().filter(|(at, _)| *at == step + 1).map(|(_, loss)| *loss));
     }
     let timed = plan.steps.max(2) - 1;
     let tokens = timed * plan.micro_batches * plan.size.batch * plan.size.context;
@@ -129,7 +128,7 @@ fn learning_rate(plan: &Plan<'_>, step: usize) -> f64 {
 }
 
 fn validate(model: &Transformer, plan: &Plan<'_>) -> Result<f64> {
-    let windows = plan.text.held_back(VALIDATION, plan.size.context);
+    let windows = plan.text.held_back(plan.validation, plan.size.context);
     // As many as in a micro-batch: more would be what the peak of memory comes from.
     let parts: Vec<&[u32]> = windows.chunks(plan.size.batch * (plan.size.context + 1)).collect();
     let mut sum = 0.0;

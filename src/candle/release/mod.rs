@@ -98,6 +98,21 @@ impl Release {
     /// # Errors
     ///
     /// What candle reports.
+    ///
+    /// # Examples
+    ///
+    /// A norm, of which candle has a form with a backward pass and one without:
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Result, Tensor, Var};
+    /// use candle_nn::RmsNorm;
+    /// use trigrad::candle::release::Release;
+    ///
+    /// let (release, weight) = (Release::new(), Var::ones(64, DType::F32, &Device::Cpu)?);
+    /// let norm = |x: &Tensor| -> Result<Tensor> { RmsNorm::new(release.pass(&weight)?, 1e-5).forward_diff(x) };
+    /// assert!(norm(&Tensor::ones((8, 64), DType::F32, &Device::Cpu)?)?.track_op());
+    /// # Ok::<(), trigrad::Error>(())
+    /// ```
     pub fn pass(&self, weight: &Tensor) -> Result<Tensor> {
         if !weight.is_variable() {
             return Ok(weight.clone());
