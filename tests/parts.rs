@@ -253,9 +253,11 @@ fn a_training_takes_parts_with_and_without_feedback() {
                 parts.begin_micro_batch(0.5).unwrap();
                 for (i, g) in given.iter().rev() {
                     parts.add_part(&[(*i, *g)]).unwrap();
+                    parts.set_micro_batch(40 + micro_batch as u32); // for the one after
                     assert!(matches!(parts.ready().unwrap_err(), Error::MicroBatchOpen { .. }));
                 }
                 parts.finish_micro_batch().unwrap();
+                whole.set_micro_batch(40 + micro_batch as u32);
             }
             assert_eq!(parts.sums().state().unwrap(), whole.sums().state().unwrap());
             assert_eq!(parts.reports().unwrap(), whole.reports().unwrap());

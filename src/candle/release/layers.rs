@@ -46,7 +46,7 @@ impl Module for Linear {
     }
 }
 
-/// [`candle_nn::linear`], whose gradients are handed over.
+/// [`candle_nn::linear()`], whose gradients are handed over.
 ///
 /// # Errors
 ///
@@ -93,7 +93,7 @@ impl Module for Embedding {
     }
 }
 
-/// [`candle_nn::embedding`], whose gradient is handed over.
+/// [`candle_nn::embedding()`], whose gradient is handed over.
 ///
 /// # Errors
 ///
