@@ -19,16 +19,15 @@ mod common;
 mod memory;
 mod method;
 mod model;
+mod tables;
 mod text;
 mod train;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use clap::{Parser, ValueEnum};
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
 use common::plot::{Curve, lines};
-use common::stats::{mean, paired, spread};
+use common::stats::mean;
 use indicatif::{ProgressBar, ProgressStyle};
 use method::Method;
 use model::Size;
@@ -206,12 +205,12 @@ fn main() -> Result<()> {
     let start = Instant::now();
     let results = run_all(&plan, &ways, args.first_seed, seeds, args.alone)?;
     let seconds = start.elapsed().as_secs_f64();
-    println!("{}", table(&results)?);
+    println!("{}\n{}", tables::table(&results)?, tables::parts(&results));
     println!(
         "{} parameters. validation loss: nats a byte, mean and standard deviation over {seeds} seeds. to f32: mean \
          difference of the same seed and its standard error{}. adding: share of \
-         the steps' time spent adding gradients. state: weights, moments and the sum. peak device memory: what a run took \
-         beyond what was in use before. {seconds:.0} s{}{}",
+         the steps' time spent adding gradients. peak device memory: what a run took \
+         beyond what was in use before; beyond weights, moments and the sum it is activations and gradients. {seconds:.0} s{}{}",
         results[0].runs[0].parameters,
         if args.alone { " (here: to the first way)" } else { "" },
         memory::process_peak().map_or(String::new(), |b| format!(", process peak {:.2} GB", b as f64 / 1e9)),
@@ -232,7 +231,7 @@ fn main() -> Result<()> {
             "dtype": format!("{:?}", args.dtype).to_lowercase(), "card_bytes": memory::card(&plan.device)?,
             "width": size.width, "heads": size.heads, "seconds": seconds,
             "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
-            "methods": results.iter().map(|r| report(r, &results[0])).collect::<Vec<_>>(),
+            "methods": results.iter().map(|r| tables::report(r, &results[0])).collect::<Vec<_>>(),
         });
         std::fs::write(path, serde_json::to_string_pretty(&all)? + "\n")
             .with_context(|| format!("can not write {}", path.display()))?;
@@ -287,63 +286,4 @@ fn run_all(plan: &Plan<'_>, ways: &[Method], first_seed: u64, seeds: usize, tell
         }
     }
     Ok(results)
-}
-
-fn table(results: &[Results]) -> Result<Table> {
-    let f32s = results.first().context("no results")?.losses();
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "accumulated in",
-        "validation loss",
-        "to f32",
-        "tokens/s",
-        "adding",
-        "accumulator bytes",
-        "a parameter",
-        "state a parameter",
-        "peak device memory",
-    ]);
-    for r in results {
-        let losses = r.losses();
-        let bytes = mean(&r.of(|run| run.bytes as f64));
-        let loss = if losses.len() > 1 {
-            format!("{:.4} ± {:.4}", mean(&losses), spread(&losses))
-        } else {
-            format!("{:.4}", mean(&losses))
-        };
-        table.add_row([
-            r.method.name(),
-            loss,
-            to_f32(&losses, &f32s),
-            format!("{:.0}", mean(&r.of(|run| run.tokens_per_second))),
-            r.share().map_or("-".to_owned(), |share| format!("{:.1}%", 100.0 * share)),
-            format!("{bytes:.0}"),
-            format!("{:.3}", bytes / mean(&r.of(|run| run.parameters as f64))),
-            format!("{:.3}", (mean(&r.of(|run| run.state as f64)) + bytes) / mean(&r.of(|run| run.parameters as f64))),
-            r.peak.map_or("-".to_owned(), |p| format!("{:.2} GB", p as f64 / 1e9)),
-        ]);
-    }
-    table.column_iter_mut().skip(1).for_each(|c| c.set_cell_alignment(CellAlignment::Right));
-    Ok(table)
-}
-
-/// The mean difference of the same seed, and its standard error, in percent of the loss of f32.
-fn to_f32(losses: &[f64], f32s: &[f64]) -> String {
-    let (difference, error) = paired(losses, f32s);
-    let percent = 100.0 / mean(f32s);
-    if losses.len() > 1 {
-        format!("{:+.2}% ± {:.2}%", difference * percent, error * percent)
-    } else {
-        format!("{:+.2}%", difference * percent)
-    }
-}
-
-fn report(r: &Results, f32s: &Results) -> serde_json::Value {
-    let losses = r.losses();
-    json!({
-        "method": r.method.name(), "losses": losses, "loss": mean(&losses), "spread": spread(&losses),
-        "relative_to_f32": mean(&losses) / mean(&f32s.losses()) - 1.0,
-        "tokens_per_second": mean(&r.of(|run| run.tokens_per_second)), "adding_share": r.share(), "weights_and_moments_bytes": mean(&r.of(|run| run.state as f64)),
-        "accumulator_bytes": mean(&r.of(|run| run.bytes as f64)), "peak_device_bytes": r.peak, "curve": r.curve(),
-    })
 }

@@ -46,8 +46,10 @@ pub(crate) struct Outcome {
     pub(crate) share: Option<f64>,
     /// Bytes that held the sum.
     pub(crate) bytes: u64,
-    /// Bytes of weights and moments.
-    pub(crate) state: u64,
+    /// Bytes of the weights.
+    pub(crate) weights: u64,
+    /// Bytes of the moments.
+    pub(crate) moments: u64,
     pub(crate) parameters: usize,
 }
 
@@ -110,8 +112,8 @@ pub(crate) fn run(plan: &Plan<'_>, method: Method, seed: u64, tick: impl Fn(usiz
         tokens_per_second: tokens as f64 / total.as_secs_f64(),
         share: (segments.is_none() && release.is_none()).then(|| adding.as_secs_f64() / total.as_secs_f64()),
         bytes: trainer.bytes(),
-        state: vars.all_vars().iter().map(|v| (v.elem_count() * v.dtype().size_in_bytes()) as u64).sum::<u64>()
-            + trainer.moments(),
+        weights: vars.all_vars().iter().map(|v| (v.elem_count() * v.dtype().size_in_bytes()) as u64).sum(),
+        moments: trainer.moments(),
         parameters: vars.all_vars().iter().map(|v| v.elem_count()).sum(),
     })
 }
