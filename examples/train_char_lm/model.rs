@@ -83,7 +83,7 @@ impl Transformer {
             layers: (0..size.layers).map(layer).collect::<Result<_>>()?,
             norm: norm("norm")?,
             out: get("out", w, symbols)?,
-            mask: Tensor::from_vec(mask, (t, t), device)?,
+            mask: Tensor::from_vec(mask, (t, t), device)?.to_dtype(dtype)?,
             release,
         };
         draw(vars, size.layers, rng, device)?;
@@ -177,8 +177,8 @@ impl Transformer {
         let all = self.matmul(x, &layer.query_key_value)?.reshape((rows / t, t, 3, heads, width / heads))?;
         let part = |i: usize| all.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-        let scores = (q.matmul(&k.t()?)?.to_dtype(DType::F32)? / ((width / heads) as f64).sqrt())?;
-        let shares = softmax(&scores.broadcast_add(&self.mask)?, D::Minus1)?.to_dtype(v.dtype())?;
+        let scores = (q.matmul(&k.t()?)? / ((width / heads) as f64).sqrt())?.broadcast_add(&self.mask)?;
+        let shares = softmax(&scores.to_dtype(DType::F32)?, D::Minus1)?.to_dtype(v.dtype())?;
         self.matmul(&shares.matmul(&v)?.transpose(1, 2)?.reshape((rows, width))?, &layer.project)
     }
 }
