@@ -20,7 +20,7 @@ fn numbers(shape: &[usize], seed: usize) -> Tensor {
 
 /// Bits, with one zero: candle adds every gradient to +0.
 fn bits(t: &Tensor) -> Vec<u32> {
-    let flat: Vec<f32> = t.flatten_all().unwrap().to_vec1().unwrap();
+    let flat: Vec<f32> = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     flat.into_iter().map(|x| (x + 0.0).to_bits()).collect()
 }
 
@@ -38,9 +38,10 @@ fn sorted(vars: &VarMap) -> Vec<(String, Var)> {
 /// Compares a model of stock layers with one of release layers over the same variables. `x` is multiplied by a variable
 /// first, so that the gradient of the input counts too.
 fn same(what: &str, vars: &VarMap, release: &Release, x: &Tensor, stock: &dyn Module, ours: &dyn Module) {
-    let scale = vars.get(x.dims(), "scale", candle_nn::Init::Const(1.0), DType::F32, &CPU).unwrap();
+    let dtype = x.dtype();
+    let scale = vars.get(x.dims(), "scale", candle_nn::Init::Const(1.0), dtype, &CPU).unwrap();
     for (i, (_, var)) in sorted(vars).iter().enumerate() {
-        var.set(&numbers(var.dims(), 7 * i + 1)).unwrap();
+        var.set(&numbers(var.dims(), 7 * i + 1).to_dtype(dtype).unwrap()).unwrap();
     }
     let mut gradients = ModelGradients::from_varmap(vars, wide()).unwrap();
     for tracked in [true, false] {
@@ -48,7 +49,7 @@ fn same(what: &str, vars: &VarMap, release: &Release, x: &Tensor, stock: &dyn Mo
         let (want, got) = (stock.forward(&input()).unwrap(), ours.forward(&input()).unwrap());
         assert_eq!(want.dims(), got.dims(), "{what}");
         assert_eq!(bits(&want), bits(&got), "{what}: result");
-        let upstream = numbers(want.dims(), 5);
+        let upstream = numbers(want.dims(), 5).to_dtype(dtype).unwrap();
         let loss = |y: &Tensor| (y * &upstream).unwrap().sum_all().unwrap();
         let want = loss(&want).backward().unwrap();
         gradients.begin_micro_batch(1.0).unwrap();
@@ -105,6 +106,27 @@ struct Turned<M>(M);
 impl<M: Module> Module for Turned<M> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.0.forward(&x.transpose(1, 2)?)
+    }
+}
+
+#[test]
+fn half_precision_is_candles() {
+    for dtype in [DType::BF16, DType::F16] {
+        let input = |shape: &[usize]| numbers(shape, 3).to_dtype(dtype).unwrap();
+        for shape in [&[3, 5][..], &[17, 64], &[130, 96], &[4, 9, 64]] {
+            for outer in [7, 64] {
+                let (vars, release) = (VarMap::new(), Release::new());
+                let vb = VarBuilder::from_varmap(&vars, dtype, &CPU);
+                let stock = candle_nn::linear(*shape.last().unwrap(), outer, vb).unwrap();
+                let ours = release::Linear::new(stock.clone(), &release);
+                same(&format!("linear {shape:?}, {dtype:?}"), &vars, &release, &input(shape), &stock, &ours);
+            }
+        }
+        let (vars, release) = (VarMap::new(), Release::new());
+        let stock = candle_nn::embedding(20, 24, VarBuilder::from_varmap(&vars, dtype, &CPU)).unwrap();
+        let ours = release::Embedding::new(stock.clone(), &release);
+        let (stock, ours) = (candle_nn::func(|x| pick(&stock, x)), candle_nn::func(|x| pick(&ours, x)));
+        same("embedding", &vars, &release, &input(&[90, 20]), &stock, &ours);
     }
 }
 
