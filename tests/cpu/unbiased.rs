@@ -5,9 +5,7 @@
 //! error of an element has mean 0 and a variance that is known, and the sum of all squared errors has a mean and a
 //! variance that are known too: what is compared are z-scores.
 
-mod common;
-
-use common::{State, block};
+use crate::common::{self, State, block};
 use trigrad::op::accumulate::{Adaptive, Exact};
 use trigrad::op::quantize::Quantize;
 use trigrad::op::read_out::ReadOut;

@@ -1,15 +1,7 @@
 //! One small model, trained through the same object on buffers of every backend: the same gradients of every
 //! micro-batch, the same bits of weights, norms and read-outs.
 
-#![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
-
-#[cfg(feature = "wgpu")]
-#[path = "common/adapter.rs"]
-mod adapter;
-#[cfg(feature = "cuda-kernels")]
-#[path = "common/card.rs"]
-mod card;
 
 use half::bf16;
 use trigrad::accumulator::{Config, Floats, Format, NonFinite, Scales, Spec};
@@ -200,13 +192,13 @@ fn on_every_kind_of_cpu_code_and_behind_the_run_time_choice() -> Result<()> {
 #[cfg(feature = "wgpu")]
 #[test]
 fn on_wgpu_buffers() -> Result<()> {
-    let Some(gpu) = adapter::device(&trigrad::webgpu::Options::default()) else { return Ok(()) };
+    let Some(gpu) = crate::adapter::device(&trigrad::webgpu::Options::default()) else { return Ok(()) };
     equals_the_cpu(&gpu, "wgpu")
 }
 
 #[cfg(feature = "cuda-kernels")]
 #[test]
 fn on_cuda_buffers() -> Result<()> {
-    let Some(card) = card::card() else { return Ok(()) };
+    let Some(card) = crate::card::card() else { return Ok(()) };
     equals_the_cpu(&card, "CUDA")
 }

@@ -1,6 +1,6 @@
 //! Memory whose views can be overrun without undefined behaviour: cells of a whole buffer, and a range.
 
-use crate::faulty::{Fault, Faulty};
+use super::faulty::{Fault, Faulty};
 use bytemuck::Pod;
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;

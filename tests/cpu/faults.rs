@@ -74,7 +74,7 @@ fn child() {
 
 fn start(path: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+        .args(["faults::child", "--exact", "--nocapture", "--test-threads=1"])
         .env("TRIGRAD_FAULTS_SAVE", path)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -137,7 +137,7 @@ fn a_full_disk_leaves_the_checkpoint_there_was() {
         let exe = std::env::current_exe().unwrap();
         let status = Command::new("sh")
             .arg("-c")
-            .arg(format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" child --exact --nocapture", limit * 2))
+            .arg(format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" faults::child --exact --nocapture", limit * 2))
             .arg(exe)
             .env("TRIGRAD_FAULTS_SAVE", &path)
             .env("TRIGRAD_FAULTS_ONCE", "1")

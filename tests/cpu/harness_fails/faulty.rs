@@ -1,6 +1,6 @@
 //! A backend that is wrong on purpose: any operation of a correct one, with one fault planted.
 
-use crate::memory::{Found, Part, Written};
+use super::memory::{Found, Part, Written};
 use std::any::TypeId;
 use std::cell::{Cell, RefCell};
 use trigrad::op::item::Rewrap;

@@ -1,11 +1,7 @@
 //! candle gradients accumulated on a wgpu device: the same bits as on the CPU, through buffers that are used again.
-#![cfg(all(feature = "candle", feature = "wgpu"))]
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-#[path = "common/adapter.rs"]
-mod adapter;
-
-use adapter::device;
+use crate::adapter::device;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use std::collections::HashMap;

@@ -1,6 +1,5 @@
 //! docs/support.md, generated from the code: operation by backend by element type, with its determinism level.
 
-#![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +16,7 @@ const TYPES: [&str; 3] = ["f32", "f16", "bf16"];
 
 /// The backends: name, and the suite that holds the claim.
 const BACKENDS: [(&str, &str); 3] =
-    [("CPU", "tests/conformance.rs"), ("CUDA", "tests/cuda_conformance.rs"), ("wgpu", "tests/wgpu_conformance.rs")];
+    [("CPU", "tests/cpu/conformance.rs"), ("CUDA", "tests/cuda_conformance.rs"), ("wgpu", "tests/wgpu/conformance.rs")];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -53,9 +52,10 @@ fn table() -> String {
     let mut text = "\
 # What works where
 
-Generated from the code; `tests/support.rs` fails when it is stale, and `cargo test --features testing --test support --
---ignored regenerate` writes it anew. Each operation is one of the conformance suite: bit for bit what `NUMERICS.md` says,
-for every type in its row. A backend that lacks one does not compile.
+Generated from the code; `tests/cpu/support.rs` fails when it is stale, and
+`cargo test --features testing --test cpu -- --ignored support::regenerate` writes it anew. Each operation is one of the
+conformance suite: bit for bit what `NUMERICS.md` says, for every type in its row. A backend that lacks one does not
+compile.
 
 | operation | element types | same bits |
 |---|---|---|
@@ -72,7 +72,7 @@ for every type in its row. A backend that lacks one does not compile.
         "\n*Cross-backend* is the strongest level there is: the same bytes on the named backends, in every run, on every card, for
 every launch shape, number of threads and split. Held by {suites}.
 The kinds of CPU code (plain, AVX2, AVX-512) are each run through it. A training that chains the operations is held by
-`tests/determinism.rs` and `tests/cuda_determinism.rs`.\n"
+`tests/cpu/determinism.rs` and `tests/cuda_determinism.rs`.\n"
     )
     .unwrap();
     text
@@ -87,7 +87,7 @@ fn the_table_is_the_codes() {
     let there = fs::read_to_string(file()).unwrap();
     assert!(
         there == table(),
-        "docs/support.md is stale: cargo test --features testing --test support -- --ignored regenerate"
+        "docs/support.md is stale: cargo test --features testing --test cpu -- --ignored support::regenerate"
     );
 }
 

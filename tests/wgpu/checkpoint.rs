@@ -1,11 +1,7 @@
 //! Checkpoints between the CPU and a GPU: a run that is cut, saved and loaded on the other goes on with the same bits.
-#![cfg(feature = "wgpu")]
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-#[path = "common/adapter.rs"]
-mod adapter;
-
-use adapter::device;
+use crate::adapter::device;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Id, Reduce, Scales, Spec};
 use trigrad::cpu::Cpu;
 use trigrad::webgpu::Options;

@@ -3,13 +3,6 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails may panic; figures are printed")]
 
-#[cfg(feature = "wgpu")]
-#[path = "common/adapter.rs"]
-mod adapter;
-#[cfg(feature = "cuda-kernels")]
-#[path = "common/card.rs"]
-mod card;
-
 use half::bf16;
 use trigrad::cpu::Cpu;
 use trigrad::numerics::moments::{MOMENT_BLOCK, decode};
@@ -256,7 +249,7 @@ fn tiny_gradients_move_on_the_cpu() {
 #[cfg(feature = "wgpu")]
 #[test]
 fn the_same_holds_on_wgpu() {
-    if let Some(gpu) = adapter::device(&trigrad::webgpu::Options::default()) {
+    if let Some(gpu) = crate::adapter::device(&trigrad::webgpu::Options::default()) {
         all(&gpu, 5000);
     }
 }
@@ -264,7 +257,7 @@ fn the_same_holds_on_wgpu() {
 #[cfg(feature = "cuda-kernels")]
 #[test]
 fn the_same_holds_on_cuda() {
-    if let Some(cuda) = card::card() {
+    if let Some(cuda) = crate::card::card() {
         all(&cuda, 5000);
     }
 }

@@ -6,9 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "the measured figures are worth seeing")]
 
-mod common;
-
-use common::{State, block};
+use crate::common::{self, State, block};
 use trigrad::op::accumulate::{Adaptive, Exact};
 use trigrad::op::quantize::{Quantize, Rule, Threshold};
 use trigrad::op::read_out::ReadOut;

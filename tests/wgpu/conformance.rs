@@ -3,13 +3,9 @@
 //!
 //! `TRIGRAD_REQUIRE_WGPU=1`: a machine without an adapter fails instead of saying so. `TRIGRAD_ONLY=merge,look`: only
 //! these operations. `TRIGRAD_LONG=1`: long tensors on a software adapter too.
-#![cfg(all(feature = "wgpu", feature = "testing"))]
 #![expect(clippy::print_stdout, reason = "the suite says what it covered")]
 
-#[path = "common/adapter.rs"]
-mod adapter;
-
-use adapter::device;
+use crate::adapter::device;
 use trigrad::op::OPERATIONS;
 use trigrad::testing::{Options, conformance};
 use trigrad::webgpu;

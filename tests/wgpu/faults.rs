@@ -1,11 +1,7 @@
 //! What goes wrong around a wgpu device: sizes that no memory has, and many threads with an accumulator each. A lost
 //! device is in wgpu_device.rs.
-#![cfg(feature = "wgpu")]
 
-#[path = "common/adapter.rs"]
-mod adapter;
-
-use adapter::device;
+use crate::adapter::device;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Scales, Spec, State};
 use trigrad::cpu::Cpu;
 use trigrad::webgpu::{Options, Wgpu};

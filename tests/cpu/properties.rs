@@ -2,9 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-mod common;
-
-use common::{Packed, State, block};
+use crate::common::{self, Packed, State, block};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use trigrad::cpu::Cpu;

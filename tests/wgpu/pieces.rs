@@ -1,16 +1,8 @@
 //! Tensors that a wgpu device takes in parts, and dispatches folded to two dimensions: the bits of one dispatch.
-#![cfg(feature = "wgpu")]
 
-#[path = "common/adapter.rs"]
-mod adapter;
-#[path = "common/far.rs"]
-mod far;
-#[path = "common/given.rs"]
-mod given;
-
-use adapter::device;
+use crate::adapter::device;
+use crate::given::{adaptive, gradient, rules};
 use bytemuck::Pod;
-use given::{adaptive, gradient, rules};
 use half::f16;
 use trigrad::cpu::Cpu;
 use trigrad::numerics::pack::words;
@@ -259,9 +251,9 @@ fn splitting_and_folding_move_no_bit() {
 #[test]
 fn blocks_far_apart_are_what_each_is_alone() {
     let (n, at) = (200_077, [5, 65_543, 131_075, 200_076]);
-    far::far_apart(&Cpu::new(), n, &at).unwrap();
+    crate::far::far_apart(&Cpu::new(), n, &at).unwrap();
     let Some(gpu) = device(&Options::default()) else { return };
-    far::far_apart(&gpu, n, &at).unwrap();
+    crate::far::far_apart(&gpu, n, &at).unwrap();
 }
 
 /// Exact sums at both ends of what scales and floats can be, on top of sums that are there already: the CPU's words.

@@ -3,10 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-#[path = "common/training.rs"]
-mod training;
-
-use training::{FORMATS, sound, train};
+use crate::training::{FORMATS, sound, train};
 use trigrad::cpu::Cpu;
 
 fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
@@ -96,7 +93,7 @@ mod candle {
         let run = |name: &str, threads: &str| {
             let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("determinism-{name}"));
             let status = Command::new(std::env::current_exe().unwrap())
-                .args(["candle::child", "--exact"])
+                .args(["determinism::candle::child", "--exact"])
                 .env("TRIGRAD_DETERMINISM_TO", &path)
                 .env("RAYON_NUM_THREADS", threads)
                 .stdout(std::process::Stdio::null())

@@ -1,15 +1,9 @@
 //! What only a wgpu device can do or suffer: buffers of the caller's at any offset, operations recorded into an
 //! encoder, refused limits, and a device lost in the middle of work. Split tensors are in wgpu_pieces.rs.
-#![cfg(feature = "wgpu")]
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test that fails may panic")]
 
-#[path = "common/adapter.rs"]
-mod adapter;
-#[path = "common/given.rs"]
-mod given;
-
-use adapter::device;
-use given::{adaptive, gradient, rules};
+use crate::adapter::device;
+use crate::given::{adaptive, gradient, rules};
 use half::f16;
 use trigrad::numerics::pack::words;
 use trigrad::op::accumulate::AdaptiveItem;
@@ -479,7 +473,7 @@ fn wgpus_own_variables() {
     }
     let run = |variable: &str, value: &str| {
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-        again.args(["--exact", "wgpus_own_variables", "--nocapture"]).env(ALONE, "1").env(variable, value);
+        again.args(["--exact", "device::wgpus_own_variables", "--nocapture"]).env(ALONE, "1").env(variable, value);
         again.env_remove("TRIGRAD_REQUIRE_WGPU").env_remove("TRIGRAD_WGPU_ADAPTER");
         let output = again.output().unwrap();
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
@@ -501,7 +495,7 @@ fn a_machine_without_an_adapter() {
     }
     let run = |demanded: bool| {
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-        again.args(["--exact", "a_machine_without_an_adapter", "--nocapture"]).env(ALONE, "1");
+        again.args(["--exact", "device::a_machine_without_an_adapter", "--nocapture"]).env(ALONE, "1");
         again.env("WGPU_BACKEND", "vulkan").env_remove("TRIGRAD_REQUIRE_WGPU").env("RUST_BACKTRACE", "0");
         for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
             again.env(variable, "/nowhere/no_driver.json");

@@ -1,0 +1,14 @@
+//! The adapter for candle: tensors in and out, training, and vsa-optim-rs's names.
+
+#[cfg(feature = "wgpu")]
+#[path = "../common/adapter.rs"]
+mod adapter;
+
+mod checkpoint_training;
+#[cfg(feature = "wgpu")]
+mod on_wgpu;
+mod optimizer_failure;
+mod optimizer_training;
+mod seed_api;
+mod tensors;
+mod training;
