@@ -49,21 +49,36 @@ char_lm() { # NAME ARGS: the language model on the card
     --json "$results/$name.json" --png "$results/$name.png"
   record $? "$name"
 }
+tests_of() { # PROGRAM THREADS ARGS: with what passing tests print, since one that was skipped says so
+  local program=$1 threads=$2 log status
+  shift 2
+  log="$results/$(basename "$program")-$threads.log"
+  echo "== $program $*"
+  "$program" --test-threads="$threads" --show-output "$@" 2>&1 | tee "$log" | grep -E '^test |panicked|skipped|^error|FAILED|result:'
+  status=${PIPESTATUS[0]}
+  grep -q '^skipped' "$log" && status=1
+  grep -q '^test result: ok. [1-9]' "$log" || status=1
+  record "$status" "$program $*"
+}
 part() { local p; for p in "${parts[@]}"; do [ "$p" = "$1" ] && return 0; done; return 1; }
 
 if part tests; then
-  for t in raw/{conformance,trigrad} raw/cuda_{conditions,conformance,determinism,faults,graph,order} raw/wgpu_{checkpoint,conformance,device,faults,windows}; do
+  for t in raw/{trigrad,cpu,wgpu} raw/cuda_{conditions,conformance,determinism,faults,graph,order}; do
     [ -x "$t" ] || { echo "== $t: not in this bundle"; record 1 "$t"; }
   done
   for t in raw/* candle/*; do
     [ -x "$t" ] || continue
-    echo "== $t"
-    case "$t" in raw/wgpu_conformance) threads=3 ;; raw/wgpu_* | raw/cuda_* | candle/*) threads=1 ;; *) threads=8 ;; esac
-    # With what passing tests print: one that was skipped says so.
-    "$t" --test-threads=$threads --show-output 2>&1 | tee "$results/$(basename "$t").log" | grep -E '^test |panicked|skipped|^error|FAILED|result:'
-    status=${PIPESTATUS[0]}
-    grep -q '^skipped' "$results/$(basename "$t").log" && status=1
-    record "$status" "$t"
+    # Of the programs that read the sources or their fixtures: what runs on a card, and the suite on this CPU.
+    case "$t" in
+      raw/cpu) tests_of "$t" 8 conformance:: training_backends:: moments:: ;;
+      candle/candle) tests_of "$t" 1 on_wgpu:: ;;
+      raw/wgpu)
+        tests_of "$t" 3 conformance::
+        tests_of "$t" 1 --skip conformance::
+        ;;
+      raw/cuda_* | candle/*) tests_of "$t" 1 ;;
+      *) tests_of "$t" 8 ;;
+    esac
   done
 fi
 if part sanitize; then

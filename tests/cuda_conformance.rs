@@ -1,5 +1,5 @@
 //! The conformance suite on an NVIDIA card, each operation on its own so that one failure does not hide another.
-#![cfg(all(feature = "cuda", feature = "testing"))]
+#![cfg(feature = "cuda-kernels")]
 #![expect(clippy::panic, clippy::print_stdout, reason = "a test that fails may panic, one that is skipped says so")]
 
 #[path = "common/card.rs"]

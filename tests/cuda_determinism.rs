@@ -1,5 +1,5 @@
 //! The same training on a card, twice, and on the CPU: equal bits after every step.
-#![cfg(feature = "cuda")]
+#![cfg(feature = "cuda-kernels")]
 
 #[path = "common/card.rs"]
 mod card;

@@ -1,6 +1,6 @@
 //! A kernel that fails while it runs, which the driver reports by a later call and which no call of its context survives:
 //! errors with fields, no panic, sums that are refused, and a card on which another process goes on.
-#![cfg(feature = "cuda")]
+#![cfg(feature = "cuda-kernels")]
 #![expect(clippy::panic, reason = "a test that fails may panic")]
 #![expect(unsafe_code, reason = "a kernel that fails on purpose has to be launched")]
 

@@ -1,6 +1,6 @@
 //! A step of every operation of a training that only queues work, captured as one graph: it holds kernels and fills and nothing
 //! else, as many for 380 tensors as for 3, and its replays give the CPU's bits.
-#![cfg(feature = "cuda")]
+#![cfg(feature = "cuda-kernels")]
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test that fails may panic")]
 
 #[path = "common/card.rs"]

@@ -20,7 +20,7 @@
 //! | [`update`] | SGD and AdamW, bf16 weights rounded stochastically |
 //!
 //! Every function is total: outside the domain that its documentation names the result means nothing, but nothing
-//! panics and no memory outside a slice is touched (`tests/numerics_total.rs`).
+//! panics and no memory outside a slice is touched (`tests/cpu/numerics_total.rs`).
 //!
 //! # Examples
 //!

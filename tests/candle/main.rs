@@ -9,6 +9,8 @@ mod checkpoint_training;
 mod on_wgpu;
 mod optimizer_failure;
 mod optimizer_training;
+mod release;
 mod seed_api;
+mod segments;
 mod tensors;
 mod training;

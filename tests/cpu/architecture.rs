@@ -298,7 +298,7 @@ fn an_operation_has_the_same_file_name_everywhere() {
 }
 
 /// The table of operations names the functions of `Backend`, in their order; that each has cases is held by
-/// `tests/conformance.rs`.
+/// `tests/cpu/conformance.rs`.
 #[test]
 fn the_table_of_operations_is_the_trait() {
     let code = code("src/op/backend.rs");

@@ -29,6 +29,7 @@ mod moments;
 mod numerics_total;
 mod optimizer_update;
 mod page;
+mod parts;
 mod properties;
 mod published;
 mod support;

@@ -1,5 +1,5 @@
 //! What only a wgpu device can do or suffer: buffers of the caller's at any offset, operations recorded into an
-//! encoder, refused limits, and a device lost in the middle of work. Split tensors are in wgpu_pieces.rs.
+//! encoder, refused limits, and a device lost in the middle of work. Split tensors are in pieces.rs.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use crate::adapter::device;

@@ -1,5 +1,5 @@
 //! What goes wrong around a wgpu device: sizes that no memory has, and many threads with an accumulator each. A lost
-//! device is in wgpu_device.rs.
+//! device is in device.rs.
 
 use crate::adapter::device;
 use trigrad::accumulator::{Accumulator, Config, Floats, Format, Scales, Spec, State};
