@@ -125,8 +125,8 @@ if wants slow; then
   "${empty[@]}" cargo test --no-run --test candle_cuda "${with_candle[@]}"
   step "the suite at its full budget on the CPU, and every value of every byte of a checkpoint"
   cargo test --release --features testing --test cpu -- --ignored conformance:: checkpoint::
-  step "the suite on wgpu with longer tensors"
-  TRIGRAD_REQUIRE_WGPU=1 TRIGRAD_LONG=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
+  step "all cases of the suite on wgpu, with longer tensors"
+  TRIGRAD_REQUIRE_WGPU=1 TRIGRAD_ALL_CASES=1 XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
     cargo test --features wgpu,testing --test wgpu -- conformance::
 fi
 
