@@ -5,11 +5,12 @@ use super::driver::counted;
 use super::{card, flat, numbers};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Conv2dConfig, Module, ParamsAdamW, VarBuilder, VarMap};
-use trigrad::Result;
+use std::cell::Cell;
 use trigrad::accumulator::{Config, Format};
 use trigrad::candle::release::{self, Release};
 use trigrad::candle::{Activations, FusedOptimizer, ModelGradients};
 use trigrad::training::Options;
+use trigrad::{Error, Result};
 
 fn tensor(seed: u64, shape: &[usize], device: &Device) -> candle_core::Result<Tensor> {
     Tensor::from_vec(numbers(seed, shape.iter().product()), shape, device)
@@ -234,5 +235,41 @@ fn the_pool_keeps_what_is_freed_until_that_is_undone() -> Result<()> {
     assert!(gone(empty)? < BYTES / 2, "undone, the next wait gives it back");
     drop((left, kept));
     cuda.keep_freed_memory(before)?;
+    Ok(())
+}
+
+/// A segment that asks for more than the card has when it is computed again, after gradients of others were added.
+#[test]
+fn memory_that_runs_out_half_way_refuses_the_window_and_a_smaller_batch_goes_on() -> Result<()> {
+    let Some((device, _alone)) = card() else { return Ok(()) };
+    let model = Model::new(&device, DType::BF16)?;
+    let weights = || named(&model.vars).iter().map(|(_, var)| flat(var)).collect::<Vec<_>>();
+    let before = weights();
+    let mut gradients = ModelGradients::from_varmap(&model.vars, Options::default())?;
+    let mut adam = FusedOptimizer::adamw(&gradients, ParamsAdamW::default())?;
+    let again = Cell::new(false);
+    let first = |x: &Tensor| model.first(x, false);
+    let second = |x: &Tensor| {
+        if again.replace(true) && x.dim(0)? == ROWS {
+            drop(Tensor::zeros(1usize << 40, DType::U8, &device)?);
+        }
+        model.second(x, false)
+    };
+    let third = |x: &Tensor| model.third(x, false);
+    let segments: [&dyn Module; 3] = [&first, &second, &third];
+    let x = Model::input(&device, 0)?;
+    let run = |gradients: &mut ModelGradients, x: &Tensor| {
+        gradients.backward_in_segments(&model.release, &segments, x, Activations::Recompute, 1.0)
+    };
+    let e = run(&mut gradients, &x).unwrap_err().to_string();
+    assert!(e.to_lowercase().contains("memory"), "{e}");
+    let refused = |e: Error| assert!(matches!(e, Error::Refused { .. }), "{e}");
+    refused(adam.step(&mut gradients).unwrap_err());
+    refused(run(&mut gradients, &x).unwrap_err());
+    assert!(before == weights() && adam.updates() == 0);
+    gradients.reset()?;
+    let half = x.narrow(0, 0, ROWS / 2)?;
+    run(&mut gradients, &half)?;
+    assert!(adam.step(&mut gradients)?.updated() && before != weights());
     Ok(())
 }
