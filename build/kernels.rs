@@ -23,7 +23,7 @@ const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 const BASES: [u32; 3] = [90, 80, 75];
 
 /// The fatbins, one for each file in kernels/.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "quantize",
     "dequantize",
     "accumulate",
@@ -32,6 +32,7 @@ const SOURCES: [&str; 11] = [
     "clear",
     "pack",
     "reduce",
+    "state",
     "update",
     "update_adamw_8bit",
     "window",

@@ -7,8 +7,8 @@
 // Determinism: cross-backend. Bytes an element: bits / 8 + 2 / group, a side.
 #include "output.cuh"
 
-constexpr int LIMBS = 20;         // SUM_WORDS; limb i has weight 2^(32 i - 320)
-constexpr uint32_t LOWEST = 320;  // SUM_LOWEST
+constexpr int LIMBS = SUM_WORDS;  // limb i has weight 2^(32 i - 320)
+constexpr uint32_t LOWEST = SUM_LOWEST;
 constexpr int UNITS = 8;          // units of a thread,
 constexpr uint64_t CTA_UNITS = UNITS * 128;
 

@@ -2,15 +2,12 @@
 // src/cpu/update.rs and src/numerics/update.rs.
 //
 // Launch: one CTA of 128 threads for each 1024 elements of each item; a lane takes 4 elements at a time.
+// Those named `following` follow a state: factor, rate, corrections, draws, and whether the step is skipped.
 // Nothing is written where any guard counts non-finite elements. An element whose new weight or state would not be finite keeps
 // both and is reported.
 // Determinism: equal to the CPU, every operation being one rounded f32 operation in a stated order.
 // Bytes an element: bits / 8 + 2 / block + twice the weight and its state.
 #include "update.cuh"
-
-struct SgdTerms {
-    float learning_rate, momentum, weight_decay;
-};
 
 struct UpdateSgd {
     Source source;
@@ -268,6 +265,13 @@ __device__ __forceinline__ void update(const typename Rule::Params& p, const typ
     extern "C" __global__ void __launch_bounds__(THREADS, 8) update_##name##_##E##_##N(                        \
         const __grid_constant__ Rule::Params p, const __grid_constant__ TABLE_##N<Rule::Item> table) {         \
         update<Rule, ELEMENT_##E>(p, item_of(table, blockIdx.x));                                              \
+    }                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS, 8) update_##name##_following_##E##_##N(              \
+        const __grid_constant__ Rule::Params given, const __grid_constant__ TABLE_##N<Rule::Item> table) {     \
+        __shared__ Rule::Params p;                                                                             \
+        if (follow(given, p)) {                                                                                \
+            update<Rule, ELEMENT_##E>(p, item_of(table, blockIdx.x));                                          \
+        }                                                                                                      \
     }
 KERNEL(sgd, Sgd, f32, one)
 KERNEL(sgd, Sgd, f32, many)

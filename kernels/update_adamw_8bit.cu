@@ -3,6 +3,7 @@
 //
 // Launch: one CTA of 128 threads for each 1024 elements of each item; a lane takes 4 elements at a time, 16 lanes a block of 64.
 // One pass: new moments stay in registers until 16 lanes have joined the largest second one; then they are coded.
+// Those named `following` follow a state, as in update.cu.
 // Nothing is written where any guard counts non-finite elements. An element whose new weight or moments would not be finite keeps
 // them and is reported.
 // Determinism: equal to the CPU, every operation being one rounded f32 operation in a stated order, or one on integers.
@@ -249,6 +250,13 @@ __device__ __forceinline__ void update(const UpdateAdamW8& p, const AdamW8Item& 
     extern "C" __global__ void __launch_bounds__(THREADS, 8) update_adamw_8bit_##E##_##N(                                  \
         const __grid_constant__ UpdateAdamW8 p, const __grid_constant__ TABLE_##N<AdamW8Item> table) {                     \
         update<ELEMENT_##E>(p, item_of(table, blockIdx.x));                                                                \
+    }                                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS, 8) update_adamw_8bit_following_##E##_##N(                        \
+        const __grid_constant__ UpdateAdamW8 given, const __grid_constant__ TABLE_##N<AdamW8Item> table) {                 \
+        __shared__ UpdateAdamW8 p;                                                                                         \
+        if (follow(given, p)) {                                                                                            \
+            update<ELEMENT_##E>(p, item_of(table, blockIdx.x));                                                            \
+        }                                                                                                                  \
     }
 KERNEL(f32, one)
 KERNEL(f32, many)

@@ -15,8 +15,6 @@ struct FinishParams {
 @group(0) @binding(1) var<storage, read> bins: array<u32>;
 @group(0) @binding(2) var<storage, read_write> sums: array<u32>;
 const BINS: u32 = 544u;
-// Words of a slot.
-const SUM_WORDS: u32 = 20u;
 // The largest bit that a term may begin at.
 const BIT_MAX: u32 = 32u * (SUM_WORDS - 2u) - 1u;
 // What comes to each word, and how often that went over.

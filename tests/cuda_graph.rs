@@ -17,6 +17,7 @@ use trigrad::cpu::Cpu;
 use trigrad::cuda::Cuda;
 use trigrad::numerics::pack::words;
 use trigrad::numerics::reduce::SUM_WORDS;
+use trigrad::numerics::state::State;
 use trigrad::numerics::update::{AdamWTerms, SgdTerms};
 use trigrad::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem};
 use trigrad::op::check::{self, Check};
@@ -24,9 +25,11 @@ use trigrad::op::dequantize::{self, Dequantize};
 use trigrad::op::quantize::{self, Quantize, Threshold};
 use trigrad::op::read_out::{self, ReadOut};
 use trigrad::op::reduce::{SquaredNorm, SquaredNormItem};
+use trigrad::op::side::StateOn;
+use trigrad::op::state::{AdvanceStep, AdvanceStepItem, Following};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use trigrad::op::window::{Look, LookItem, Merge, MergeItem, WindowScales, WindowScalesItem};
-use trigrad::op::{BlockSize, Draw, Grouping, Report};
+use trigrad::op::{BlockSize, Draw, Grouping, Report, run};
 use trigrad::{Backend, Memory};
 
 const BITS: u32 = 4;
@@ -63,6 +66,8 @@ struct Model<B: Backend> {
     kept: B::Reports,
     /// The norm of all levels, step after step.
     norm: B::Buffer<u32>,
+    /// Whose step the draws follow; factor and rate stay.
+    state: B::Buffer<u32>,
 }
 
 /// Between -1 and 1, with no structure.
@@ -97,7 +102,10 @@ impl<B: Backend> Model<B> {
             });
         }
         let (reports, kept) = (b.reports(lengths.len())?, b.reports(lengths.len())?);
-        Ok(Model { tensors, reports, kept, norm: b.zeros(SUM_WORDS)? })
+        let terms = AdamWTerms::new(0.01, (0.9, 0.999), 1e-8, 0.1, 1);
+        let (correct1, correct2) = (terms.correct1, terms.correct2);
+        let state = b.upload(State { factor: 0.3, correct1, correct2, ..State::new(1.0, 1.0) }.words())?;
+        Ok(Model { tensors, reports, kept, norm: b.zeros(SUM_WORDS)?, state })
     }
 
     /// Quantizes, dequantizes, and adds what comes of it to the levels.
@@ -114,7 +122,7 @@ impl<B: Backend> Model<B> {
                 report: i,
             });
         }
-        b.quantize(op, &mut items, &mut self.reports)?;
+        Following::new(b, B::view(&self.state)).quantize(op, &mut items, &mut self.reports)?;
         drop(items);
         let mut items = Vec::new();
         for t in &mut self.tensors {
@@ -136,7 +144,7 @@ impl<B: Backend> Model<B> {
             });
         }
         let op = Adaptive { bits: BITS, block: BlockSize::default(), draw, weight: 0.5 };
-        b.accumulate_adaptive(&op, &mut items, &mut self.reports)
+        Following::new(b, B::view(&self.state)).accumulate_adaptive(&op, &mut items, &mut self.reports)
     }
 
     /// Counts under scales from a look at the gradient, and merged.
@@ -167,7 +175,7 @@ impl<B: Backend> Model<B> {
             });
         }
         let op = Exact { bits: COUNT_BITS, block, draw, weight: 1.0, held: 0, headroom: None };
-        b.accumulate_exact(&op, &mut items, &mut self.reports)?;
+        Following::new(b, B::view(&self.state)).accumulate_exact(&op, &mut items, &mut self.reports)?;
         drop(items);
         let mut items = Vec::new();
         for t in &mut self.tensors {
@@ -195,7 +203,8 @@ impl<B: Backend> Model<B> {
         }
         b.read_out(&ReadOut { bits: BITS, block, factor }, &mut items, Some(&self.reports))?;
         drop(items);
-        let source = Source { bits: BITS, block, factor, draw };
+        // The factor is that of the state.
+        let source = Source { bits: BITS, block, factor: 0.0, draw };
         let mut items = Vec::new();
         for (i, t) in self.tensors.iter_mut().enumerate() {
             let [first_moment, second_moment] = &mut t.moments;
@@ -210,7 +219,8 @@ impl<B: Backend> Model<B> {
             });
         }
         let op = AdamW { source, terms: AdamWTerms::new(0.01, (0.9, 0.999), 1e-8, 0.1, 1) };
-        b.update_adamw(&op, &mut items, Some(&self.reports), &mut self.kept)?;
+        let side = |state, guards, kept| (StateOn(Some(state)), Some(guards), kept);
+        run::<_, _, f32>(b, &op, &mut items, side(B::view(&self.state), &self.reports, &mut self.kept))?;
         drop(items);
         let mut items = Vec::new();
         for (i, t) in self.tensors.iter_mut().enumerate() {
@@ -224,12 +234,13 @@ impl<B: Backend> Model<B> {
             });
         }
         let terms = SgdTerms { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
-        b.update_sgd(&Sgd { source, terms, nesterov: true }, &mut items, Some(&self.reports), &mut self.kept)
+        let op = Sgd { source, terms, nesterov: true };
+        run::<_, _, bf16>(b, &op, &mut items, side(B::view(&self.state), &self.reports, &mut self.kept))
     }
 
     /// Everything, queued. What one operation leaves is what the next ones read.
-    fn step(&mut self, b: &B, step: u32) -> Result<()> {
-        let draw = Draw::new(77, step);
+    fn step(&mut self, b: &B) -> Result<()> {
+        let draw = Draw::new(77, 0);
         let mut checks: Vec<_> = (self.tensors.iter().enumerate())
             .map(|(report, t)| check::Item::<'_, B, f32> { x: B::view(&t.x), first: 0, report })
             .collect();
@@ -247,7 +258,9 @@ impl<B: Backend> Model<B> {
             self.ternary(b, rule, draw.micro_batch(micro_batch as u32))?;
         }
         self.exact(b, draw)?;
-        self.update(b, draw)
+        self.update(b, draw)?;
+        let mut state = [AdvanceStepItem { state: B::view_mut(&mut self.state) }];
+        b.advance_step(&AdvanceStep { growth_interval: None }, &mut state)
     }
 
     /// All that the steps left behind, and the reports.
@@ -268,6 +281,7 @@ impl<B: Backend> Model<B> {
             }
         }
         words.push(b.download(B::view(&self.norm))?);
+        words.push(b.download(B::view(&self.state))?);
         Ok((words, [b.read_reports(&self.reports)?, b.read_reports(&self.kept)?].concat()))
     }
 }
@@ -313,7 +327,7 @@ fn stream_to_capture() -> Result<Cuda> {
 fn capture(cuda: &Cuda, model: &mut Model<Cuda>) -> Result<CudaGraph> {
     let stream = cuda.stream();
     stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    let queued = model.step(cuda, 0);
+    let queued = model.step(cuda);
     let graph = stream.end_capture(CUgraphInstantiate_flags(0));
     queued?;
     Ok(graph.unwrap().unwrap())
@@ -326,7 +340,7 @@ fn the_step_changes_everything_it_names() -> Result<()> {
     let mut model = Model::new(&cpu, &LENGTHS)?;
     for step in 0..STEPS {
         let before = model.results(&cpu)?.0;
-        model.step(&cpu, step)?;
+        model.step(&cpu)?;
         let after = model.results(&cpu)?.0;
         // Of the first tensor, whose gradient stays: with it scales of the whole, and the maxima and scales of counts.
         let of_a_tensor = after.len() / LENGTHS.len();
@@ -343,20 +357,17 @@ fn a_captured_step_replays_to_the_bits_of_the_cpu() -> Result<()> {
     }
     let cpu = Cpu::new();
     let mut expected = Model::new(&cpu, &LENGTHS)?;
-    for step in 0..STEPS {
-        expected.step(&cpu, step)?;
+    for _ in 0..STEPS {
+        expected.step(&cpu)?;
     }
 
-    // The counter goes on from step 1; the run before the capture is step 0.
+    // The run before the capture is step 0; the state goes on from step 1 by itself.
     let cuda = stream_to_capture()?;
     let mut model = Model::new(&cuda, &LENGTHS)?;
-    cuda.set_step_offset(Some(cuda.zeros(1)?))?;
-    model.step(&cuda, 0)?;
+    model.step(&cuda)?;
     cuda.synchronize()?;
     let graph = capture(&cuda, &mut model)?;
-    let mut counter = cuda.set_step_offset(None)?.unwrap();
-    for step in 1..STEPS {
-        cuda.copy(Cuda::view(&cuda.upload(&[step])?), Cuda::view_mut(&mut counter))?;
+    for _ in 1..STEPS {
         graph.launch().unwrap();
     }
     assert_eq!(model.results(&cuda)?, expected.results(&cpu)?);
@@ -375,14 +386,14 @@ fn a_step_is_kernels_and_fills_as_many_for_any_list() -> Result<()> {
     for many in [3, 380, 1] {
         let lengths: Vec<usize> = (0..many).map(|i| if i == 0 { LENGTHS[0] } else { 1 + i % 200 }).collect();
         let mut model = Model::new(&cuda, &lengths)?;
-        model.step(&cuda, 0)?;
+        model.step(&cuda)?;
         cuda.synchronize()?;
         let graph = capture(&cuda, &mut model)?;
         found.push(kernels_and_fills(&graph));
         cuda.synchronize()?;
     }
     println!("kernels and fills of 3, 380 and 1 tensors: {found:?}");
-    // 27 calls, of which those that quantize whole tensors take 2, 4 and 3 kernels and a fill each, and the norm 2 and one.
-    assert_eq!(found, [(34, 4); 3]);
+    // 28 calls, of which those that quantize whole tensors take 2, 4 and 3 kernels and a fill each, and the norm 2 and one.
+    assert_eq!(found, [(35, 4); 3]);
     Ok(())
 }

@@ -10,9 +10,19 @@
 struct Draw {
     uint32_t keys[2 * PHILOX_ROUNDS];  // the key of each round: the seed, grown by W0 and W1
     uint32_t step;
-    uint32_t high;                // domain << 24 | micro-batch
-    const uint32_t* step_offset;  // added to step when not null: lets a captured graph advance its draws
+    uint32_t high;          // domain << 24 | micro-batch
+    const uint32_t* state;  // its step and micro-batch are added, where it is not null
 };
+
+// The step, and domain << 24 | micro-batch.
+__device__ __forceinline__ uint2 moment(const Draw& at) {
+    if (at.state == nullptr) {
+        return make_uint2(at.step, at.high);
+    }
+    constexpr uint32_t MICRO_BATCH = MICRO_BATCHES_MAX - 1;
+    const uint32_t micro_batch = (at.high + at.state[STATE_MICRO_BATCH]) & MICRO_BATCH;
+    return make_uint2(at.step + at.state[STATE_STEP], (at.high & ~MICRO_BATCH) | micro_batch);
+}
 
 struct Draws {
     uint32_t x[16];  // word 4 q + i holds elements 8 q + 2 i (low half) and 8 q + 2 i + 1
@@ -73,8 +83,8 @@ __device__ __forceinline__ Uppers expand_uppers(uint4 c) {
 // better than seventeen.
 template <int ROUNDS = PHILOX_ROUNDS>
 __device__ __forceinline__ uint4 call(const Draw& at, uint32_t tensor, uint32_t group) {
-    const uint32_t step = at.step + (at.step_offset ? *at.step_offset : 0u);
-    return philox4x32<ROUNDS>(make_uint4(group, tensor, step, at.high), at.keys);
+    const uint2 now = moment(at);
+    return philox4x32<ROUNDS>(make_uint4(group, tensor, now.x, now.y), at.keys);
 }
 
 // What the first three rounds share for all groups of a tensor: round 1's product of the step, round 2's product of what comes of
@@ -83,16 +93,16 @@ struct Opening {
     uint32_t z1, x2, z2, z3;
 };
 
-// The step that comes from device memory is the same in every lane, which the compiler cannot know: joined over the warp it is a
-// uniform value, and takes no register of each lane.
+// What comes from device memory is the same in every lane, which the compiler cannot know: joined over the warp it is a uniform
+// value, and takes no register of each lane.
 __device__ __forceinline__ Opening open(const Draw& at, uint32_t tensor) {
-    uint32_t step = at.step + (at.step_offset ? *at.step_offset : 0u);
+    uint2 now = moment(at);
 #if __CUDA_ARCH__ >= 800
-    step = __reduce_max_sync(0xffffffffu, step);
+    now = make_uint2(__reduce_max_sync(0xffffffffu, now.x), __reduce_max_sync(0xffffffffu, now.y));
 #endif
-    const uint2 b = mul_wide(M1, step);
+    const uint2 b = mul_wide(M1, now.x);
     const uint2 a = mul_wide(M0, b.x ^ tensor ^ at.keys[0]);
-    return {at.high ^ at.keys[1], b.y ^ at.keys[2], a.x ^ at.keys[3], a.y ^ at.keys[5]};
+    return {now.y ^ at.keys[1], b.y ^ at.keys[2], a.x ^ at.keys[3], a.y ^ at.keys[5]};
 }
 
 // The same call as above.

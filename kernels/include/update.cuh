@@ -25,6 +25,47 @@ struct AdamWTerms {
     float learning_rate, beta1, rest1, beta2, rest2, correct1, correct2, eps, keep;
 };
 
+struct SgdTerms {
+    float learning_rate, momentum, weight_decay;
+};
+
+// Terms under a state: SgdTerms::under and AdamWTerms::under in src/numerics/update.rs.
+__device__ __forceinline__ void follow(SgdTerms& terms, const uint32_t* state) {
+    terms.learning_rate = __fmul_rn(__uint_as_float(state[STATE_RATE]), terms.learning_rate);
+}
+
+__device__ __forceinline__ void follow(AdamWTerms& terms, const uint32_t* state) {
+    const float rate = __uint_as_float(state[STATE_RATE]);
+    terms.learning_rate = __fmul_rn(rate, terms.learning_rate);
+    terms.keep = __fsub_rn(1.0f, __fmul_rn(rate, __fsub_rn(1.0f, terms.keep)));
+    terms.correct1 = __uint_as_float(state[STATE_CORRECT1]);
+    terms.correct2 = __uint_as_float(state[STATE_CORRECT2]);
+}
+
+// Parameters of an update as the state puts them, for all threads of the CTA; false where it says that the step is skipped. In
+// kernels of their own, so that those that follow none read their parameters as constants.
+template <class P>
+__device__ __forceinline__ bool follow(const P& given, P& p) {
+    const uint32_t* const state = given.source.draw.state;
+    for (uint32_t i = threadIdx.x; i < sizeof(P) / 4; i += THREADS) {
+        reinterpret_cast<uint32_t*>(&p)[i] = reinterpret_cast<const uint32_t*>(&given)[i];
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        const uint2 now = moment(given.source.draw);
+        p.source.draw.step = now.x;
+        p.source.draw.high = now.y;
+        p.source.draw.state = nullptr;
+        p.source.factor = __uint_as_float(state[STATE_FACTOR]);
+        // With levels up to 2^(bits - 1) and a factor below 2^(exponent - 126), this power of two keeps the product below 2^127.
+        const uint32_t exponent = max(state[STATE_FACTOR] >> 23 & 0xffu, 127u);
+        p.source.scale_limit = (381u - p.source.bits - exponent) << 7;
+        follow(p.terms, state);
+    }
+    __syncthreads();
+    return state[STATE_SKIP] == 0;
+}
+
 // Whether the step is to be skipped: the same for all threads of the CTA.
 __device__ __forceinline__ bool skipped(const Source& source) {
     bool found = false;

@@ -1,9 +1,10 @@
 //! Norms of the window, as exact sums: no order of tensors, blocks or threads can change them.
 
-use super::{Accumulator, Held};
+use super::{Accumulator, Held, NonFinite};
 use crate::error::Result;
 use crate::numerics::reduce::SUM_WORDS;
 use crate::op::reduce::{SquaredNorm, SquaredNormF32, SquaredNormF32Item, SquaredNormItem, read_sums};
+use crate::op::state::{Decide, DecideItem};
 use crate::op::{Backend, Grouping};
 
 impl<B: Backend> Accumulator<B> {
@@ -56,6 +57,21 @@ impl<B: Backend> Accumulator<B> {
     /// ```
     pub fn queue_squared_norm(&self, sums: B::ViewMut<'_, u32>) -> Result<()> {
         self.queue_norms(|_| 0, sums)
+    }
+
+    /// Decides in a state whether this window is a step: its norm goes to `sum`, which is cleared first. Nothing waits.
+    pub(crate) fn queue_decision(
+        &self,
+        op: &Decide,
+        mut state: B::ViewMut<'_, u32>,
+        sum: &mut B::Buffer<u32>,
+        corrections: B::View<'_, f32>,
+    ) -> Result<()> {
+        self.backend.clear(B::view_mut(sum))?;
+        self.queue_squared_norm(B::view_mut(sum))?;
+        let found = (self.config.non_finite != NonFinite::Zero).then_some(&self.reports);
+        let (state, corrections) = (B::reborrow(&mut state), B::shorten(corrections));
+        self.backend.decide(op, &mut [DecideItem { state, sum: B::view(sum), corrections }], found)
     }
 
     pub(super) fn queued_norms(&self, slot: impl Fn(usize) -> usize, slots: usize) -> Result<B::Buffer<u32>> {

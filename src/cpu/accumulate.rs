@@ -12,13 +12,14 @@ use crate::numerics::float::{bf16_to_f32, magnitude, out_of_range};
 use crate::numerics::level::{round_fine, sum_f32, weighted};
 use crate::numerics::scale::{count_scale, stochastic_scale};
 use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32, F32Item};
+use crate::op::state::Under;
 use crate::op::{Checked, Launch};
 use crate::types::{Element, Report};
 
 impl Launch<Adaptive> for Cpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Adaptive, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
-        let simd = self.simd;
+        let (op, items, (state, reports)) = work.into_parts();
+        let (simd, op) = (self.simd, op.under_words(state.0));
         let elements = items.iter().map(|i| i.x.len()).sum();
         let run = |item: &mut AdaptiveItem<'_, Cpu, T>| {
             let how = addition(op.draw.position(item.tensor, domain::ADAPTIVE), op.bits, op.block.get(), op.weight);
@@ -33,8 +34,8 @@ impl Launch<Adaptive> for Cpu {
 
 impl Launch<Exact> for Cpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Exact, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
-        let simd = self.simd;
+        let (op, items, (state, reports)) = work.into_parts();
+        let (simd, op) = (self.simd, op.under_words(state.0));
         let elements = items.iter().map(|i| i.x.len()).sum();
         let headroom = op.headroom.map(f32::to_bits);
         let run = |item: &mut ExactItem<'_, Cpu, T>| {

@@ -25,6 +25,7 @@ mod read_out;
 mod reduce;
 mod simd;
 mod split;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tile;

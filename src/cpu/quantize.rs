@@ -11,6 +11,7 @@ use super::tile::{Method, QuantizeTile};
 use crate::error::Result;
 use crate::numerics::constants::{GROUP, domain};
 use crate::op::quantize::{Item, Quantize, Rule, Threshold};
+use crate::op::state::Under;
 use crate::op::{Checked, Launch};
 use crate::types::{Element, Grouping, Report};
 
@@ -19,10 +20,10 @@ const ROWS_MAX: usize = 1 << 18;
 
 impl Launch<Quantize> for Cpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Quantize, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
-        let simd = self.simd;
+        let (op, items, (state, reports)) = work.into_parts();
+        let (simd, op) = (self.simd, op.under_words(state.0));
         let elements = items.iter().map(|i| i.x.len()).sum();
-        run_items(items, elements, reports, |i| i.report, |i| quantize_item(simd, op, i));
+        run_items(items, elements, reports, |i| i.report, |i| quantize_item(simd, &op, i));
         Ok(())
     }
 }

@@ -9,16 +9,18 @@ use crate::numerics::float::bf16_to_f32;
 use crate::numerics::level::read_out;
 use crate::numerics::pack::level;
 use crate::numerics::update;
+use crate::op::state::{Under, skips};
 use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use crate::op::{Checked, Launch};
 use crate::types::{Element, ElementType, Report};
 
 impl Launch<Sgd> for Cpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Sgd, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
-        if skipped(guards) {
+        let (op, items, (state, guards, reports)) = work.into_parts();
+        if skipped(guards) || skips(state.0) {
             return Ok(());
         }
+        let op = op.under_words(state.0);
         let elements = items.iter().map(|i| i.weights.len()).sum();
         let (terms, nesterov) = (op.terms, op.nesterov);
         let run = |item: &mut SgdItem<'_, Cpu, T>| {
@@ -45,10 +47,11 @@ impl Launch<Sgd> for Cpu {
 
 impl Launch<AdamW> for Cpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
-        if skipped(guards) {
+        let (op, items, (state, guards, reports)) = work.into_parts();
+        if skipped(guards) || skips(state.0) {
             return Ok(());
         }
+        let op = op.under_words(state.0);
         let elements = items.iter().map(|i| i.weights.len()).sum();
         let terms = op.terms;
         let run = |item: &mut AdamWItem<'_, Cpu, T>| {

@@ -8,6 +8,7 @@ use crate::numerics::constants::GROUP;
 use crate::numerics::draw::draws;
 use crate::numerics::moments::{MOMENT_BLOCK, decode, encode, moment_scale};
 use crate::numerics::update::{AdamWTerms, adamw};
+use crate::op::state::{Under, skips};
 use crate::op::update::Gradient;
 use crate::op::update_adamw_8bit::{AdamW8, AdamW8Item};
 use crate::op::{Checked, Launch};
@@ -15,10 +16,11 @@ use crate::types::{Element, Report};
 
 impl Launch<AdamW8> for Cpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW8, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
-        if skipped(guards) {
+        let (op, items, (state, guards, reports)) = work.into_parts();
+        if skipped(guards) || skips(state.0) {
             return Ok(());
         }
+        let op = op.under_words(state.0);
         let elements = items.iter().map(|i| i.weights.len()).sum();
         let run = |item: &mut AdamW8Item<'_, Cpu, T>| {
             let blocks = Blocks {

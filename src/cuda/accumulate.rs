@@ -93,8 +93,9 @@ pub(super) fn weight_bits(weight: f32) -> u32 {
 
 impl Launch<Adaptive> for Cuda {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Adaptive, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
         let mut call = Call::new(self)?;
+        let state = call.state(state.0)?;
         let slots = call.reports(reports)?;
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
@@ -110,7 +111,7 @@ impl Launch<Adaptive> for Cuda {
             });
         }
         let params = AdaptiveParams {
-            draw: DrawParams::new(self, &op.draw, domain::ADAPTIVE),
+            draw: DrawParams::new(&op.draw, domain::ADAPTIVE, state),
             weight: weight_bits(op.weight),
             block_shift: op.block.get().ilog2(),
             exponent: 0x4b00_0000,
@@ -126,8 +127,9 @@ impl Launch<Adaptive> for Cuda {
 
 impl Launch<Exact> for Cuda {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Exact, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
         let mut call = Call::new(self)?;
+        let state = call.state(state.0)?;
         let slots = call.reports(reports)?;
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
@@ -144,7 +146,7 @@ impl Launch<Exact> for Cuda {
             });
         }
         let params = ExactParams {
-            draw: DrawParams::new(self, &op.draw, domain::TERNARY),
+            draw: DrawParams::new(&op.draw, domain::TERNARY, state),
             weight: weight_bits(op.weight),
             block_shift: op.block.get().ilog2(),
             headroom: op.headroom.map_or(0, f32::to_bits),

@@ -19,9 +19,8 @@
 //! 5. **Memory lives until the work is done.** A buffer is freed in the order of its home, and the home is behind all
 //!    uses (3). It is freed with its context bound ([`Buffer`](super::Buffer)). Whoever drops a `CudaSlice` itself on
 //!    a thread without the context leaks it: cudarc does not bind it.
-//! 6. **Scratch memory and the step counter are used in one order.** Scratch belongs to a handle, which has one stream,
-//!    and is locked while a call queues its work. The counter of the draws is part of every [`Call`] and can not be
-//!    exchanged while one lives; its home is joined as any buffer's is.
+//! 6. **Scratch memory is used in one order.** It belongs to a handle, which has one stream, and is locked while a call
+//!    queues its work.
 //! 7. **What is written is borrowed mutably**, once: [`Call::write`] takes `&mut`.
 //! 8. **The function belongs to the stream's context**, for both come from the same [`Cuda`]; the context is bound to
 //!    the calling thread when a call begins. Contexts are compared by the driver's handle: two objects of one primary
@@ -50,8 +49,8 @@ use crate::error::{Error, Result};
 use crate::op::{Element, ElementType};
 use bytemuck::Pod;
 use cudarc::driver::sys::{self, CUevent, CUstream};
-use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchConfig, result};
-use std::sync::{Arc, RwLockReadGuard};
+use cudarc::driver::{CudaStream, DevicePtrMut, DeviceRepr, DeviceSlice, LaunchConfig, result};
+use std::sync::Arc;
 
 /// Threads of every CTA.
 pub(super) const THREADS: u32 = 128;
@@ -113,26 +112,10 @@ pub(super) struct Call<'a> {
     writes: Vec<CUevent>,
     /// Other streams whose buffers are used.
     homes: Vec<Arc<CudaStream>>,
-    /// The step counter, kept from being exchanged.
-    counter: Option<RwLockReadGuard<'a, Option<Buffer<u32>>>>,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(cuda: &'a Cuda) -> Result<Self> {
-        let mut call = Call::without_draws(cuda)?;
-        let counter = cuda.counter();
-        if let Some(counter) = &*counter {
-            call.enter(counter.stream())?;
-            let (_, note) = counter.device_ptr(call.stream);
-            let event = call.waited(event(note))?;
-            call.reads.extend(event);
-        }
-        call.counter = Some(counter);
-        Ok(call)
-    }
-
-    /// The call of what makes no draws, such as a copy.
-    pub(super) fn without_draws(cuda: &'a Cuda) -> Result<Self> {
         let context = cuda.stream().context();
         cuda.kernels().take_earlier(context);
         bind(context).during("cuCtxSetCurrent")?;
@@ -142,7 +125,7 @@ impl<'a> Call<'a> {
             None => (cuda.stream(), None),
         };
         let (reads, writes, homes) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Call { cuda, stream, captured, noted: false, reads, writes, homes, counter: None })
+        Ok(Call { cuda, stream, captured, noted: false, reads, writes, homes })
     }
 
     /// Memory that the launches read.
@@ -171,6 +154,11 @@ impl<'a> Call<'a> {
         let event = self.waited(event(note))?;
         self.writes.extend(event);
         Ok(Slots { base: Pointer::new(address), len })
+    }
+
+    /// The words of a state that the launches follow; null where they follow none.
+    pub(super) fn state(&mut self, state: Option<View<'a, u32>>) -> Result<Pointer> {
+        state.map_or(Ok(Pointer::NULL), |view| self.read(view))
     }
 
     /// Reports that the launches read.

@@ -53,7 +53,7 @@ impl Memory for Cuda {
         let mut buffer = allocate(self, data.len())?;
         if num_bytes::<T>(data.len()) > 0 {
             let mut view = ViewMut::from(&mut buffer);
-            let mut call = Call::without_draws(self)?;
+            let mut call = Call::new(self)?;
             let to = call.write(&mut view)?;
             copy_from_host(&call, bytemuck::cast_slice(data), to)?;
             if pinned(data) {
@@ -73,7 +73,7 @@ impl Memory for Cuda {
             free: None,
         })?;
         data.resize(view.len(), T::zeroed());
-        let mut call = Call::without_draws(self)?;
+        let mut call = Call::new(self)?;
         if num_bytes::<T>(view.len()) == 0 {
             // Nothing to copy, but a download waits.
             call.wait()?;
@@ -90,7 +90,7 @@ impl Memory for Cuda {
         if bytes == 0 {
             return Ok(());
         }
-        let mut call = Call::without_draws(self)?;
+        let mut call = Call::new(self)?;
         let at = call.write(&mut view)?;
         fill_with_zeros(&call, at, bytes)
     }
@@ -100,7 +100,7 @@ impl Memory for Cuda {
         if let [_] = &views[..] {
             return views.pop().map_or(Ok(()), |view| self.clear(view));
         }
-        let mut call = Call::without_draws(self)?;
+        let mut call = Call::new(self)?;
         let mut rows = Vec::with_capacity(views.len());
         for view in &mut views {
             let n = num_bytes::<T>(view.len()) as u64;
@@ -117,7 +117,7 @@ impl Memory for Cuda {
         if bytes == 0 {
             return Ok(());
         }
-        let mut call = Call::without_draws(self)?;
+        let mut call = Call::new(self)?;
         let (from, to) = (call.read(from)?, call.write(&mut to)?);
         copy_within(&call, from, to, bytes)
     }

@@ -44,7 +44,9 @@
 //! calls of which 2 or 3 is missing, and all that allocates or waits (`upload`, `zeros`, `reports`, `download`,
 //! `read_reports`, [`Cuda::synchronize`]).
 //!
-//! A capture freezes the step of the draws; with [`Cuda::set_step_offset`] kernels add a counter to it.
+//! A capture freezes the parameters of its calls, the step of the draws among them. Calls that follow a state in device memory
+//! ([`crate::op::state::Following`]) take step, micro-batch, factor and rate from there, so that a whole window can be captured,
+//! its end decided on the device, and replayed.
 
 mod accumulate;
 mod buffer;
@@ -64,6 +66,7 @@ mod read_out;
 mod reduce;
 mod reports;
 mod scratch;
+mod state;
 mod update;
 mod update_adamw_8bit;
 mod view;
@@ -78,8 +81,7 @@ use crate::error::{Error, Result};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use error::Driver;
 use modules::Kernels;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 
 /// The CUDA backend on one stream. Clones share it.
 #[derive(Clone, Debug)]
@@ -95,9 +97,6 @@ struct Inner {
     per_thread: Option<Arc<CudaStream>>,
     kernels: Arc<Kernels>,
     scratch: Mutex<Vec<Buffer<u64>>>,
-    step_offset: RwLock<Option<Buffer<u32>>>,
-    /// Its address, which changes under its lock.
-    step_offset_at: AtomicU64,
 }
 
 /// The least compute capability that kernels are compiled for.
@@ -145,8 +144,7 @@ impl Cuda {
         kernels.note(earlier);
         let (stream, per_thread) =
             if order::is_per_thread(&stream) { (context.default_stream(), Some(stream)) } else { (stream, None) };
-        let (scratch, step_offset, step_offset_at) = (Mutex::default(), RwLock::default(), AtomicU64::default());
-        Ok(Cuda { inner: Arc::new(Inner { stream, per_thread, kernels, scratch, step_offset, step_offset_at }) })
+        Ok(Cuda { inner: Arc::new(Inner { stream, per_thread, kernels, scratch: Mutex::default() }) })
     }
 
     /// The stream that all work is queued on: the one given, or the null stream where a per-thread stream was.

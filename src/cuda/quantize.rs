@@ -97,8 +97,9 @@ fn ctas<T: Element>(row: &Row) -> u64 {
 
 impl Launch<Quantize> for Cuda {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Quantize, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
         let mut call = Call::new(self)?;
+        let state = call.state(state.0)?;
         let slots = call.reports(reports)?;
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
@@ -115,12 +116,12 @@ impl Launch<Quantize> for Cuda {
             });
         }
         match op.grouping {
-            Grouping::Block(block) => by_block::<T>(&call, op.rule, block, &rows),
+            Grouping::Block(block) => by_block::<T>(&call, op.rule, state, block, &rows),
             Grouping::Row(size) => match one_pass(size) {
-                Some(block) => by_block::<T>(&call, op.rule, block, &rows),
-                None => by_group::<T>(&call, op.rule, size, rows),
+                Some(block) => by_block::<T>(&call, op.rule, state, block, &rows),
+                None => by_group::<T>(&call, op.rule, state, size, rows),
             },
-            Grouping::Tensor => by_group::<T>(&call, op.rule, 0, rows),
+            Grouping::Tensor => by_group::<T>(&call, op.rule, state, 0, rows),
         }
     }
 }
@@ -131,11 +132,11 @@ fn one_pass(size: u64) -> Option<BlockSize> {
 }
 
 /// The launch's draws; none are made by threshold rules.
-fn draws(cuda: &Cuda, draw: &Draw) -> DrawParams {
-    DrawParams::new(cuda, draw, domain::TERNARY)
+fn draws(draw: &Draw, state: Pointer) -> DrawParams {
+    DrawParams::new(draw, domain::TERNARY, state)
 }
 
-fn by_block<T: Element>(call: &Call<'_>, rule: Rule, block: BlockSize, rows: &[Row]) -> Result<()> {
+fn by_block<T: Element>(call: &Call<'_>, rule: Rule, state: Pointer, block: BlockSize, rows: &[Row]) -> Result<()> {
     let block_shift = block.get().ilog2();
     let name = |kernel: &str| format!("quantize_block_{kernel}_{}", suffix::<T>());
     let threshold = |threshold, of_mean| {
@@ -144,11 +145,11 @@ fn by_block<T: Element>(call: &Call<'_>, rule: Rule, block: BlockSize, rows: &[R
     };
     match rule {
         Rule::Stochastic { draw, clip: None } => {
-            let params = Blocks { draw: draws(call.cuda(), &draw), block_shift, pad: 0 };
+            let params = Blocks { draw: draws(&draw, state), block_shift, pad: 0 };
             call.launch(Module::Quantize, &name("stochastic"), &params, rows, ctas::<T>, 0)
         }
         Rule::Stochastic { draw, clip: Some(c) } => {
-            let params = BlocksClip { draw: draws(call.cuda(), &draw), sigmas: c.to_bits(), block_shift };
+            let params = BlocksClip { draw: draws(&draw, state), sigmas: c.to_bits(), block_shift };
             call.launch(Module::Quantize, &name("clip"), &params, rows, ctas::<T>, 0)
         }
         Rule::Threshold(Threshold::Given(t)) => threshold(magnitude(t.to_bits()), 0),
@@ -162,7 +163,7 @@ fn shape(size: u64, n: u64) -> (u64, u64, u64) {
     (size, n / size, size.div_ceil(CHUNK as u64))
 }
 
-fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Row>) -> Result<()> {
+fn by_group<T: Element>(call: &Call<'_>, rule: Rule, state: Pointer, size: u64, mut rows: Vec<Row>) -> Result<()> {
     rows.retain(|row| row.n > 0);
     if rows.is_empty() {
         return Ok(());
@@ -180,7 +181,7 @@ fn by_group<T: Element>(call: &Call<'_>, rule: Rule, size: u64, mut rows: Vec<Ro
         let (_, _, chunks) = shape(size, row.n);
         GROUP_BYTES + if maximum_alone { 0 } else { chunks * CHUNK_BYTES }
     };
-    let params = Groups { draw: draws(call.cuda(), &draw), size, goal, parameter, kept: 0, slices: 0 };
+    let params = Groups { draw: draws(&draw, state), size, goal, parameter, kept: 0, slices: 0 };
     let (groups, size_of) = (|row: &Row| shape(size, row.n).1, |row: &Row| shape(size, row.n).0);
     for rows in rounds(&rows, groups, size_of, bytes_of_group, |row, from, many| part::<T>(row, size, from, many)) {
         let kept = matches!(rule, Rule::Threshold(_));

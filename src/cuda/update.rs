@@ -7,6 +7,7 @@ use super::launch::{Call, suffix};
 use super::modules::Module;
 use super::read_out::scale_limit;
 use super::reports::Reports;
+use super::view::View;
 use crate::error::Result;
 use crate::numerics::constants::domain;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
@@ -84,14 +85,19 @@ item! {
 }
 
 impl SourceParams {
-    pub(super) fn new<'a>(call: &mut Call<'a>, source: &Source, guards: Option<&'a Reports>) -> Result<Self> {
+    pub(super) fn new<'a>(
+        call: &mut Call<'a>,
+        source: &Source,
+        state: Option<View<'a, u32>>,
+        guards: Option<&'a Reports>,
+    ) -> Result<Self> {
         let guard_count = guards.map_or(0, |reports| reports.0.len() as u64);
         let guards = match guards {
             Some(reports) => call.guards(reports)?.at(0),
             None => Pointer::NULL,
         };
         Ok(SourceParams {
-            draw: DrawParams::new(call.cuda(), &source.draw, domain::WEIGHT),
+            draw: DrawParams::new(&source.draw, domain::WEIGHT, call.state(state)?),
             guards,
             guard_count,
             factor: source.factor,
@@ -112,9 +118,9 @@ pub(super) fn gradient<'a, 'l: 'a>(call: &mut Call<'a>, gradient: &Gradient<'l, 
 
 impl Launch<Sgd> for Cuda {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Sgd, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
+        let (op, items, (state, guards, reports)) = work.into_parts();
         let mut call = Call::new(self)?;
-        let source = SourceParams::new(&mut call, &op.source, guards)?;
+        let source = SourceParams::new(&mut call, &op.source, state.0, guards)?;
         let params = SgdParams { source, terms: op.terms, nesterov: op.nesterov.into() };
         let slots = call.reports(reports)?;
         let mut rows = Vec::with_capacity(items.len());
@@ -135,15 +141,15 @@ impl Launch<Sgd> for Cuda {
                 begin: 0,
             });
         }
-        launch(&call, Module::Update, &format!("update_sgd_{}", suffix::<T>()), &params, &rows)
+        launch(&call, Module::Update, &kernel::<T>("update_sgd", state.0), &params, &rows)
     }
 }
 
 impl Launch<AdamW> for Cuda {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
+        let (op, items, (state, guards, reports)) = work.into_parts();
         let mut call = Call::new(self)?;
-        let source = SourceParams::new(&mut call, &op.source, guards)?;
+        let source = SourceParams::new(&mut call, &op.source, state.0, guards)?;
         let params = AdamWParams { source, terms: op.terms, pad: 0 };
         let slots = call.reports(reports)?;
         let mut rows = Vec::with_capacity(items.len());
@@ -162,8 +168,14 @@ impl Launch<AdamW> for Cuda {
                 begin: 0,
             });
         }
-        launch(&call, Module::Update, &format!("update_adamw_{}", suffix::<T>()), &params, &rows)
+        launch(&call, Module::Update, &kernel::<T>("update_adamw", state.0), &params, &rows)
     }
+}
+
+/// The kernels of an update, those that follow a state where there is one.
+pub(super) fn kernel<T: Element>(name: &str, state: Option<View<'_, u32>>) -> String {
+    let following = if state.is_some() { "following_" } else { "" };
+    format!("{name}_{following}{}", suffix::<T>())
 }
 
 /// One CTA for each 1024 elements of each item.

@@ -2,9 +2,9 @@
 
 use super::Cuda;
 use super::item::{Pointer, item};
-use super::launch::{Call, suffix};
+use super::launch::Call;
 use super::modules::Module;
-use super::update::{SourceParams, gradient, launch};
+use super::update::{SourceParams, gradient, kernel, launch};
 use crate::error::Result;
 use crate::numerics::update::AdamWTerms;
 use crate::op::update_adamw_8bit::AdamW8;
@@ -41,9 +41,9 @@ item! {
 
 impl Launch<AdamW8> for Cuda {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW8, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
+        let (op, items, (state, guards, reports)) = work.into_parts();
         let mut call = Call::new(self)?;
-        let source = SourceParams::new(&mut call, &op.source, guards)?;
+        let source = SourceParams::new(&mut call, &op.source, state.0, guards)?;
         let params = AdamW8Params { source, terms: op.terms, pad: 0 };
         let slots = call.reports(reports)?;
         let mut rows = Vec::with_capacity(items.len());
@@ -62,6 +62,6 @@ impl Launch<AdamW8> for Cuda {
                 begin: 0,
             });
         }
-        launch(&call, Module::UpdateAdamw8bit, &format!("update_adamw_8bit_{}", suffix::<T>()), &params, &rows)
+        launch(&call, Module::UpdateAdamw8bit, &kernel::<T>("update_adamw_8bit", state.0), &params, &rows)
     }
 }

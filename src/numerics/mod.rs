@@ -17,6 +17,7 @@
 //! | [`moments`] | the moments of AdamW in 8 bits |
 //! | [`pack`] | planes, 2-bit fields, level fields |
 //! | [`reduce`] | exact dot products and norms |
+//! | [`state`] | a training's state on the device: norm, clipping, skips, loss scale |
 //! | [`update`] | SGD and AdamW, bf16 weights rounded stochastically |
 //!
 //! Every function is total: outside the domain that its documentation names the result means nothing, but nothing
@@ -49,6 +50,7 @@ pub mod pack;
 pub mod philox;
 pub mod reduce;
 pub mod scale;
+pub mod state;
 pub mod threshold;
 pub mod trit;
 pub mod update;

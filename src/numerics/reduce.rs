@@ -5,11 +5,8 @@
 //! of equal signs less the number of opposite ones. Such terms are added in a wide integer and rounded to an f64
 //! once, to nearest, ties to even.
 
-/// Limbs of 32 bits in an [`ExactSum`], and words of one in memory; limb `i` has weight `2^(32 i - 320)`: from the
-/// square of the smallest normal f32 up to 2^319.
-pub const SUM_WORDS: usize = 20;
-/// The exponent of the lowest bit, below that of the smallest product of two scales, 2^-268.
-pub const SUM_LOWEST: u32 = 320;
+pub use super::constants::{SUM_LOWEST, SUM_WORDS};
+
 /// What is added to the sum of two biased exponents.
 const SCALES: u32 = SUM_LOWEST - 268;
 /// The largest exponent whose term lies within the limbs; scales come to 560, squares of floats to 528.

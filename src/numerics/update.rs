@@ -7,6 +7,8 @@
 //! Terms that are the same for every element are computed once, on the host, in f64 and rounded to f32: these, and
 //! not the parameters, are what a kernel gets.
 
+use super::state::State;
+
 /// What every element of an SGD step shares.
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -74,6 +76,39 @@ impl AdamWTerms {
             correct2: (1.0 / (1.0 - power(beta2, t))) as f32,
             eps: eps as f32,
             keep: (1.0 - learning_rate * weight_decay) as f32,
+        }
+    }
+}
+
+impl SgdTerms {
+    /// The same under a state: `learning_rate` is a share of the state's rate.
+    #[must_use]
+    pub fn under(self, state: &State) -> Self {
+        SgdTerms { learning_rate: state.rate * self.learning_rate, ..self }
+    }
+}
+
+impl AdamWTerms {
+    /// The same under a state, whose corrections they take. `learning_rate` is a share of the state's rate, and `keep`
+    /// that of a rate of 1: `1 - (rate (1 - keep))`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use trigrad::numerics::{state::State, update::AdamWTerms};
+    /// // Half the state's rate, and a decay of 0.5.
+    /// let terms = AdamWTerms::new(0.5, (0.9, 0.999), 1e-8, 0.5, 1);
+    /// let under = terms.under(&State { correct1: 2.0, ..State::new(0.25, 1.0) });
+    /// assert_eq!((under.learning_rate, under.keep, under.correct1), (0.125, 1.0 - 0.25 * 0.25, 2.0));
+    /// ```
+    #[must_use]
+    pub fn under(self, state: &State) -> Self {
+        AdamWTerms {
+            learning_rate: state.rate * self.learning_rate,
+            keep: 1.0 - state.rate * (1.0 - self.keep),
+            correct1: state.correct1,
+            correct2: state.correct2,
+            ..self
         }
     }
 }

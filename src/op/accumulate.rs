@@ -222,6 +222,6 @@ impl<M: Memory + ?Sized, T: Element> ExactItem<'_, M, T> {
     }
 }
 
-operation!(Adaptive, "accumulate_adaptive", AdaptiveItem<T>, Found);
-operation!(Exact, "accumulate_exact", ExactItem<T>, Found);
+operation!(Adaptive, "accumulate_adaptive", AdaptiveItem<T>, StateAndFound);
+operation!(Exact, "accumulate_exact", ExactItem<T>, StateAndFound);
 operation!(F32, "accumulate_f32", F32Item<T>, Found);

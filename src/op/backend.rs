@@ -1,8 +1,9 @@
 //! [`Backend`]: every operation, checked once and launched.
 
+use super::side::StateOn;
 use super::{
-    Element, Launch, accumulate, check, dequantize, pack, quantize, read_out, reduce, run, update, update_adamw_8bit,
-    window,
+    Element, Launch, accumulate, check, dequantize, pack, quantize, read_out, reduce, run, state, update,
+    update_adamw_8bit, window,
 };
 use crate::error::Result;
 
@@ -41,6 +42,9 @@ pub trait Backend:
     + Launch<update::Sgd>
     + Launch<update::AdamW>
     + Launch<update_adamw_8bit::AdamW8>
+    + Launch<state::AdvanceMicroBatch>
+    + Launch<state::Decide>
+    + Launch<state::AdvanceStep>
 {
     /// Gradients to planes and scales. Elements out of range count as zero and are reported.
     fn quantize<T: Element>(
@@ -49,7 +53,7 @@ pub trait Backend:
         items: &mut [quantize::Item<'_, Self, T>],
         reports: &mut Self::Reports,
     ) -> Result<()> {
-        run::<_, _, T>(self, op, items, reports)
+        run::<_, _, T>(self, op, items, (StateOn(None), reports))
     }
 
     /// Planes and scales to floats.
@@ -68,7 +72,7 @@ pub trait Backend:
         items: &mut [accumulate::AdaptiveItem<'_, Self, T>],
         reports: &mut Self::Reports,
     ) -> Result<()> {
-        run::<_, _, T>(self, op, items, reports)
+        run::<_, _, T>(self, op, items, (StateOn(None), reports))
     }
 
     /// Adds what gradients come to under fixed scales to exact counts. An element out of range counts as zero and is reported.
@@ -78,7 +82,7 @@ pub trait Backend:
         items: &mut [accumulate::ExactItem<'_, Self, T>],
         reports: &mut Self::Reports,
     ) -> Result<()> {
-        run::<_, _, T>(self, op, items, reports)
+        run::<_, _, T>(self, op, items, (StateOn(None), reports))
     }
 
     /// Adds gradients to sums held in f32. An element out of range leaves its sum as it was and is reported.
@@ -244,7 +248,7 @@ pub trait Backend:
         guards: Option<&Self::Reports>,
         reports: &mut Self::Reports,
     ) -> Result<()> {
-        run::<_, _, T>(self, op, items, (guards, reports))
+        run::<_, _, T>(self, op, items, (StateOn(None), guards, reports))
     }
 
     /// Weights follow their gradients by AdamW, in place; `guards` and `reports` as for [`update_sgd`](Self::update_sgd).
@@ -255,7 +259,7 @@ pub trait Backend:
         guards: Option<&Self::Reports>,
         reports: &mut Self::Reports,
     ) -> Result<()> {
-        run::<_, _, T>(self, op, items, (guards, reports))
+        run::<_, _, T>(self, op, items, (StateOn(None), guards, reports))
     }
 
     /// Weights follow their gradients by AdamW with moments in 8 bits, in place; `guards` and `reports` as for
@@ -267,7 +271,32 @@ pub trait Backend:
         guards: Option<&Self::Reports>,
         reports: &mut Self::Reports,
     ) -> Result<()> {
-        run::<_, _, T>(self, op, items, (guards, reports))
+        run::<_, _, T>(self, op, items, (StateOn(None), guards, reports))
+    }
+
+    /// Counts a micro-batch in states.
+    fn advance_micro_batch(
+        &self,
+        op: &state::AdvanceMicroBatch,
+        items: &mut [state::AdvanceMicroBatchItem<'_, Self>],
+    ) -> Result<()> {
+        run::<_, _, f32>(self, op, items, ())
+    }
+
+    /// Decides in states whether a window is a step, and by which factor. Where any slot of `found` counts non-finite
+    /// elements, it is not.
+    fn decide(
+        &self,
+        op: &state::Decide,
+        items: &mut [state::DecideItem<'_, Self>],
+        found: Option<&Self::Reports>,
+    ) -> Result<()> {
+        run::<_, _, f32>(self, op, items, found)
+    }
+
+    /// Ends a window in states, after the update.
+    fn advance_step(&self, op: &state::AdvanceStep, items: &mut [state::AdvanceStepItem<'_, Self>]) -> Result<()> {
+        run::<_, _, f32>(self, op, items, ())
     }
 }
 
@@ -297,6 +326,9 @@ impl<B> Backend for B where
         + Launch<update::Sgd>
         + Launch<update::AdamW>
         + Launch<update_adamw_8bit::AdamW8>
+        + Launch<state::AdvanceMicroBatch>
+        + Launch<state::Decide>
+        + Launch<state::AdvanceStep>
 {
 }
 
@@ -327,4 +359,7 @@ pub const OPERATIONS: &[&str] = &[
     <update::Sgd as super::Operation>::NAME,
     <update::AdamW as super::Operation>::NAME,
     <update_adamw_8bit::AdamW8 as super::Operation>::NAME,
+    <state::AdvanceMicroBatch as super::Operation>::NAME,
+    <state::Decide as super::Operation>::NAME,
+    <state::AdvanceStep as super::Operation>::NAME,
 ];

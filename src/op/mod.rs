@@ -13,6 +13,7 @@
 //! | [`reduce`] | [`reduce::Dot`], [`reduce::SquaredNorm`], [`reduce::SquaredNormF32`], [`reduce::CountNonzero`] |
 //! | [`update`] | [`update::Sgd`], [`update::AdamW`]: weights straight from levels and scales |
 //! | [`update_adamw_8bit`] | [`update_adamw_8bit::AdamW8`]: the same with moments in 8 bits |
+//! | [`state`] | [`state::AdvanceMicroBatch`], [`state::Decide`], [`state::AdvanceStep`]: a training's state on the device |
 //!
 //! # The way of a call
 //!
@@ -31,6 +32,7 @@ pub mod quantize;
 pub mod read_out;
 pub mod reduce;
 pub mod side;
+pub mod state;
 pub mod update;
 pub mod update_adamw_8bit;
 pub mod window;

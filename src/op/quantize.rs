@@ -150,7 +150,7 @@ impl<M: Memory + ?Sized, T: Element> Item<'_, M, T> {
     }
 }
 
-operation!(Quantize, "quantize", Item<T>, Found);
+operation!(Quantize, "quantize", Item<T>, StateAndFound);
 
 #[cfg(test)]
 mod tests {

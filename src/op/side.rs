@@ -3,7 +3,11 @@
 use super::item::Rewrap;
 use crate::error::Result;
 use crate::memory::Memory;
+use crate::numerics::constants::state::WORDS;
 use crate::numerics::reduce::SUM_WORDS;
+
+/// The words of a state ([`crate::numerics::state::State`]) that a call follows, if it does.
+pub struct StateOn<'a, M: Memory + ?Sized>(pub Option<M::View<'a, u32>>);
 
 /// One kind of what stands beside a list.
 pub trait Side {
@@ -54,7 +58,11 @@ pub struct Found;
 #[derive(Debug)]
 pub struct Guards;
 
-/// Guards of the whole call, and reports that take what is found.
+/// A state that the draws follow, and reports that take what is found.
+#[derive(Debug)]
+pub struct StateAndFound;
+
+/// A state that the update follows, guards of the whole call, and reports that take what is found.
 #[derive(Debug)]
 pub struct GuardsAndFound;
 
@@ -119,27 +127,61 @@ impl Side for Guards {
     }
 }
 
-impl Side for GuardsAndFound {
-    type On<'a, M: Memory + ?Sized + 'a> = (Option<&'a M::Reports>, &'a mut M::Reports);
+impl Side for StateAndFound {
+    type On<'a, M: Memory + ?Sized + 'a> = (StateOn<'a, M>, &'a mut M::Reports);
 
-    fn slots<M: Memory + ?Sized>((guards, found): &(Option<&M::Reports>, &mut M::Reports)) -> Lengths {
+    fn slots<M: Memory + ?Sized>((_, found): &(StateOn<'_, M>, &mut M::Reports)) -> Lengths {
+        Lengths { reports: M::report_slots(found), ..Lengths::default() }
+    }
+
+    fn accepted<M: Memory + ?Sized>(memory: &M, (state, found): &(StateOn<'_, M>, &mut M::Reports)) -> Result<()> {
+        accepts_state(memory, state)?;
+        memory.accepts_reports(found)
+    }
+
+    fn rewrap<'s, M: Memory + ?Sized + 's, N: Memory + ?Sized + 's>(
+        (state, found): &'s mut (StateOn<'_, M>, &mut M::Reports),
+        by: &impl Rewrap<M, N>,
+    ) -> Result<(StateOn<'s, N>, &'s mut N::Reports)> {
+        Ok((rewrap_state(state, by)?, by.reports_mut(found)?))
+    }
+}
+
+type GuardedOn<'a, M> = (StateOn<'a, M>, Option<&'a <M as Memory>::Reports>, &'a mut <M as Memory>::Reports);
+
+impl Side for GuardsAndFound {
+    type On<'a, M: Memory + ?Sized + 'a> = GuardedOn<'a, M>;
+
+    fn slots<M: Memory + ?Sized>((_, guards, found): &GuardedOn<'_, M>) -> Lengths {
         Lengths { guards: guards.map_or(0, M::report_slots), reports: M::report_slots(found), sums: 0 }
     }
 
-    fn accepted<M: Memory + ?Sized>(
-        memory: &M,
-        (guards, found): &(Option<&M::Reports>, &mut M::Reports),
-    ) -> Result<()> {
+    fn accepted<M: Memory + ?Sized>(memory: &M, (state, guards, found): &GuardedOn<'_, M>) -> Result<()> {
+        accepts_state(memory, state)?;
         guards.map_or(Ok(()), |reports| memory.accepts_reports(reports))?;
         memory.accepts_reports(found)
     }
 
     fn rewrap<'s, M: Memory + ?Sized + 's, N: Memory + ?Sized + 's>(
-        (guards, found): &'s mut (Option<&M::Reports>, &mut M::Reports),
+        (state, guards, found): &'s mut GuardedOn<'_, M>,
         by: &impl Rewrap<M, N>,
-    ) -> Result<(Option<&'s N::Reports>, &'s mut N::Reports)> {
-        Ok((guards.map(|reports| by.reports(reports)).transpose()?, by.reports_mut(found)?))
+    ) -> Result<GuardedOn<'s, N>> {
+        let guards = guards.map(|reports| by.reports(reports)).transpose()?;
+        Ok((rewrap_state(state, by)?, guards, by.reports_mut(found)?))
     }
+}
+
+fn accepts_state<M: Memory + ?Sized>(memory: &M, state: &StateOn<'_, M>) -> Result<()> {
+    let Some(view) = &state.0 else { return Ok(()) };
+    super::length("words of the state", WORDS, M::len(view))?;
+    memory.accepts(view)
+}
+
+fn rewrap_state<'s, M: Memory + ?Sized, N: Memory + ?Sized>(
+    state: &'s StateOn<'_, M>,
+    by: &impl Rewrap<M, N>,
+) -> Result<StateOn<'s, N>> {
+    Ok(StateOn(state.0.map(|view| by.view(M::shorten(view))).transpose()?))
 }
 
 impl Side for Sums {

@@ -18,7 +18,7 @@ pub struct LossScale {
     pub(super) scale: f64,
     pub(super) dynamic: bool,
     /// Steps in a row without a skip after which a dynamic scale doubles.
-    interval: u32,
+    pub(super) interval: u32,
     /// Steps since the scale last changed.
     pub(super) good: u32,
 }

@@ -56,6 +56,7 @@ mod optimizer;
 mod options;
 mod outcome;
 mod parts;
+mod queued;
 mod ready;
 mod step;
 mod summary;
@@ -70,6 +71,7 @@ pub use options::{Missing, Options};
 #[cfg(feature = "candle")]
 pub(crate) use options::{all_match, contains_any};
 pub use outcome::{Counts, Metrics, Outcome};
+pub use queued::Queued;
 pub use ready::Ready;
 #[cfg(feature = "candle")]
 pub(crate) use step::Begun;

@@ -5,8 +5,9 @@ use super::weights::{Weight, one_each};
 use super::{Missing, Outcome, Ready, Training, WeightsMut};
 use crate::accumulator::Held;
 use crate::error::{Error, Result};
+use crate::op::side::StateOn;
 use crate::op::update::{AdamW, AdamWItem, Sgd, SgdItem, Source};
-use crate::op::{Backend, Draw};
+use crate::op::{Backend, Draw, run};
 use half::bf16;
 
 /// A step that has begun.
@@ -26,6 +27,14 @@ pub(crate) struct Plan {
     terms: Terms,
 }
 
+/// What the launches of an update share: terms, factor and step, and the state that puts them right, if there is one.
+pub(super) struct With<'s, B: Backend> {
+    pub(super) terms: Terms,
+    pub(super) factor: f32,
+    pub(super) step: u32,
+    pub(super) state: Option<B::View<'s, u32>>,
+}
+
 impl<B: Backend> Training<B> {
     /// Updates the weights, one view a tensor in the order of the tensors, with the mean gradient, clipped, free of the
     /// loss scale; then starts the next window. A window with NaN or Inf is dropped instead (except under
@@ -40,11 +49,7 @@ impl<B: Backend> Training<B> {
     /// Before anything is written: the window goes on. [`Error::UpdatedInPart`] for a failure of the device after that:
     /// the window is then refused and not applied twice.
     pub fn step(&mut self, optimizer: &mut Optimizer<B>, weights: Vec<WeightsMut<'_, B>>) -> Result<Outcome> {
-        one_each("the weights", self.specs().len(), weights.len())?;
-        for (weights, spec) in weights.iter().zip(self.specs()) {
-            let accepted = weights.accepted(self.backend(), spec.elements()?);
-            accepted.map_err(|e| e.in_tensor(&*spec.name))?;
-        }
+        self.accepts_weights(&weights)?;
         match self.begin(optimizer)? {
             Begun::Over(outcome) => Ok(outcome),
             Begun::Update(plan) => {
@@ -53,6 +58,15 @@ impl<B: Backend> Training<B> {
                 self.updated(optimizer, plan)
             }
         }
+    }
+
+    pub(super) fn accepts_weights(&self, weights: &[WeightsMut<'_, B>]) -> Result<()> {
+        one_each("the weights", self.specs().len(), weights.len())?;
+        for (weights, spec) in weights.iter().zip(self.specs()) {
+            let accepted = weights.accepted(self.backend(), spec.elements()?);
+            accepted.map_err(|e| e.in_tensor(&*spec.name))?;
+        }
+        Ok(())
     }
 
     /// Everything that can be known to be wrong, before anything is written; a window that is to be dropped is.
@@ -71,17 +85,17 @@ impl<B: Backend> Training<B> {
         }
     }
 
-    fn validate(&self, terms: &Terms, factor: f32) -> Result<()> {
-        let source = self.source(self.options.config.bits(), factor);
+    pub(super) fn validate(&self, terms: &Terms, factor: f32) -> Result<()> {
+        let source = self.source(self.options.config.bits(), factor, self.window());
         match *terms {
             Terms::Sgd(terms, nesterov) => Sgd { source, terms, nesterov }.validate(),
             Terms::AdamW(terms) => AdamW { source, terms }.validate(),
         }
     }
 
-    fn source(&self, bits: u32, factor: f32) -> Source {
+    fn source(&self, bits: u32, factor: f32, step: u32) -> Source {
         let config = &self.options.config;
-        Source { bits, block: config.block, factor, draw: Draw::new(config.seed, self.window()) }
+        Source { bits, block: config.block, factor, draw: Draw::new(config.seed, step) }
     }
 
     /// Whether a tensor takes part in the step.
@@ -98,7 +112,8 @@ impl<B: Backend> Training<B> {
         weights: Vec<WeightsMut<'_, B>>,
     ) -> Result<()> {
         self.being_written();
-        let updated = self.update_places(optimizer, plan, places, weights);
+        let with = With { terms: plan.terms, factor: plan.factor, step: self.window(), state: None };
+        let updated = self.update_places(optimizer, &with, places, weights);
         let in_part = |e: Error| match e {
             e @ Error::UpdatedInPart { .. } => e,
             e => Error::UpdatedInPart { source: Box::new(e) },
@@ -110,10 +125,11 @@ impl<B: Backend> Training<B> {
         updated.map_err(in_part)
     }
 
-    fn update_places(
+    /// Queues the updates of some tensors.
+    pub(super) fn update_places(
         &self,
         optimizer: &mut Optimizer<B>,
-        plan: &Plan,
+        with: &With<'_, B>,
         places: &[usize],
         weights: Vec<WeightsMut<'_, B>>,
     ) -> Result<()> {
@@ -130,25 +146,24 @@ impl<B: Backend> Training<B> {
         widths.sort_unstable();
         widths.dedup();
         for bits in widths {
-            let source = self.source(bits, plan.factor);
-            self.launch::<f32>(&mut optimizer.found, plan, source, Some(bits), &mut work)?;
-            self.launch::<bf16>(&mut optimizer.found, plan, source, Some(bits), &mut work)?;
+            self.launch::<f32>(&mut optimizer.found, with, Some(bits), &mut work)?;
+            self.launch::<bf16>(&mut optimizer.found, with, Some(bits), &mut work)?;
         }
-        let source = self.source(self.options.config.bits(), plan.factor);
-        self.launch::<f32>(&mut optimizer.found, plan, source, None, &mut work)?;
-        self.launch::<bf16>(&mut optimizer.found, plan, source, None, &mut work)
+        self.launch::<f32>(&mut optimizer.found, with, None, &mut work)?;
+        self.launch::<bf16>(&mut optimizer.found, with, None, &mut work)
     }
 
     /// Updates the tensors of a width; without one, those held in f32.
     fn launch<T: Weight>(
         &self,
         found: &mut B::Reports,
-        plan: &Plan,
-        source: Source,
+        with: &With<'_, B>,
         bits: Option<u32>,
         work: &mut [Work<'_, '_, '_, B>],
     ) -> Result<()> {
-        match plan.terms {
+        let source = self.source(bits.unwrap_or_else(|| self.options.config.bits()), with.factor, with.step);
+        let state = StateOn(with.state.map(B::shorten));
+        match with.terms {
             Terms::Sgd(terms, nesterov) => {
                 let mut items = Vec::with_capacity(work.len());
                 for w in work.iter_mut().filter(|w| w.bits() == bits) {
@@ -161,7 +176,7 @@ impl<B: Backend> Training<B> {
                 if items.is_empty() {
                     return Ok(());
                 }
-                self.backend().update_sgd::<T>(&Sgd { source, terms, nesterov }, &mut items, None, found)
+                run::<_, _, T>(self.backend(), &Sgd { source, terms, nesterov }, &mut items, (state, None, found))
             }
             Terms::AdamW(terms) => {
                 let mut items = Vec::with_capacity(work.len());
@@ -183,7 +198,7 @@ impl<B: Backend> Training<B> {
                 if items.is_empty() {
                     return Ok(());
                 }
-                self.backend().update_adamw::<T>(&AdamW { source, terms }, &mut items, None, found)
+                run::<_, _, T>(self.backend(), &AdamW { source, terms }, &mut items, (state, None, found))
             }
         }
     }

@@ -12,10 +12,10 @@ use crate::types::Element;
 
 impl Launch<Adaptive> for Wgpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Adaptive, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
         let size = size_of::<T>() as u64;
         reports.reach(self, items.iter().map(|i| i.first + i.x.len as u64))?;
-        let mut batch = Batch::new(self);
+        let mut batch = Batch::following(self, state.0);
         for item in items.iter() {
             for piece in self.pieces(item.x.len, size) {
                 let x = piece.elements(item.x.raw, size);
@@ -38,7 +38,7 @@ impl Launch<Adaptive> for Wgpu {
                 flags.extend(vectors.then_some("VECTOR"));
                 self.able(&mut flags, op.block);
                 let bindings = [x, levels, scales, reports.raw()];
-                batch.dispatch(&shaders::ACCUMULATE, flags, &bindings, params, piece.len.div_ceil(32))?;
+                batch.dispatch_following(&shaders::ACCUMULATE, flags, &bindings, params, piece.len.div_ceil(32))?;
             }
         }
         batch.run("accumulate_adaptive").map(drop)
@@ -47,10 +47,10 @@ impl Launch<Adaptive> for Wgpu {
 
 impl Launch<Exact> for Wgpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Exact, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
         let size = size_of::<T>() as u64;
         reports.reach(self, items.iter().map(|i| i.first + i.x.len as u64))?;
-        let mut batch = Batch::new(self);
+        let mut batch = Batch::following(self, state.0);
         for item in items.iter() {
             for piece in self.pieces(item.x.len, size.max(u64::from(op.bits / 8))) {
                 let x = piece.elements(item.x.raw, size);
@@ -75,7 +75,13 @@ impl Launch<Exact> for Wgpu {
                 flags.extend(x.vectors(16).then_some("VECTOR"));
                 self.able(&mut flags, op.block);
                 let bindings = [x, counts, scales, seen, reports.raw()];
-                batch.dispatch(&shaders::ACCUMULATE_EXACT, flags, &bindings, params, piece.len.div_ceil(32))?;
+                batch.dispatch_following(
+                    &shaders::ACCUMULATE_EXACT,
+                    flags,
+                    &bindings,
+                    params,
+                    piece.len.div_ceil(32),
+                )?;
             }
         }
         batch.run("accumulate_exact").map(drop)

@@ -5,6 +5,9 @@ use super::error::backend;
 use super::pipeline::{ALIASED, Flags, Pipeline};
 use super::raw::{BINDING, Raw};
 use super::shader::{Program, Shader};
+use super::shaders::{self, StateParams};
+use super::state::{Follows, Places, ieee};
+use super::view::View;
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use std::sync::{Arc, PoisonError};
@@ -35,9 +38,63 @@ impl Wgpu {
 }
 
 enum Step {
-    Dispatch { pipeline: Arc<Pipeline>, group: Vec<(wgpu::Buffer, u64, u64)>, params: Vec<u8>, groups: (u32, u32) },
-    Copy { from: wgpu::Buffer, at: u64, to: wgpu::Buffer, into: u64, bytes: u64 },
-    Clear { buffer: wgpu::Buffer, at: u64, bytes: u64 },
+    Dispatch {
+        pipeline: Arc<Pipeline>,
+        group: Vec<(wgpu::Buffer, u64, u64)>,
+        params: Vec<u8>,
+        groups: (u32, u32),
+        /// What a state changes in the parameters.
+        follows: Option<Places>,
+    },
+    Copy {
+        from: wgpu::Buffer,
+        at: u64,
+        to: wgpu::Buffer,
+        into: u64,
+        bytes: u64,
+    },
+    Clear {
+        buffer: wgpu::Buffer,
+        at: u64,
+        bytes: u64,
+    },
+}
+
+/// What a state changes in the parameters of a batch: runs of dispatches that hold it in the same places.
+struct Changes<'a> {
+    state: Raw<'a>,
+    runs: Vec<StateParams>,
+    pipeline: Arc<Pipeline>,
+    /// Workgroups of each run.
+    groups: Vec<(u32, u32)>,
+}
+
+impl Changes<'_> {
+    /// The bind group of all runs, which change `uniforms`.
+    fn bound(&self, batch: &Batch<'_>, uniforms: &wgpu::Buffer, call: &'static str) -> Result<wgpu::BindGroup> {
+        let all: Vec<&[u8]> = self.runs.iter().map(bytemuck::bytes_of).collect();
+        let own = batch.uniforms(call, &all, wgpu::BufferUsages::empty())?;
+        let (start, size) = self.state.binding();
+        let resources = [
+            range(&own, 0, size_of::<StateParams>() as u64),
+            range(self.state.buffer, start, size),
+            range(uniforms, 0, uniforms.size()),
+        ];
+        let entry = |(binding, resource)| wgpu::BindGroupEntry { binding, resource };
+        let entries: Vec<_> = (0..).zip(resources).map(entry).collect();
+        let layout = &self.pipeline.layout;
+        let device = &batch.gpu.inner.link.device;
+        Ok(device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries }))
+    }
+
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, group: &wgpu::BindGroup) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&self.pipeline.raw);
+        for (number, groups) in (0u32..).zip(&self.groups) {
+            pass.set_bind_group(0, group, &[number * BINDING as u32]);
+            pass.dispatch_workgroups(groups.0, groups.1, 1);
+        }
+    }
 }
 
 /// A part of a buffer as a binding.
@@ -49,11 +106,34 @@ fn range(buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindingResource
 pub(super) struct Batch<'a> {
     pub(super) gpu: &'a Wgpu,
     steps: Vec<Step>,
+    /// The state that dispatches follow.
+    state: Option<Raw<'a>>,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(gpu: &'a Wgpu) -> Self {
-        Batch { gpu, steps: Vec::new() }
+        Batch { gpu, steps: Vec::new(), state: None }
+    }
+
+    /// Commands of which some follow a state, if there is one.
+    pub(super) fn following(gpu: &'a Wgpu, state: Option<View<'a, u32>>) -> Self {
+        Batch { gpu, steps: Vec::new(), state: state.map(|view| view.raw) }
+    }
+
+    /// A [`dispatch`](Self::dispatch) whose parameters follow the state of the batch.
+    pub(super) fn dispatch_following<P: Pod + Follows>(
+        &mut self,
+        shader: &'static Shader<P>,
+        flags: Flags,
+        bindings: &[Raw<'_>],
+        params: P,
+        threads: u64,
+    ) -> Result<()> {
+        self.dispatch(shader, flags, bindings, params, threads)?;
+        if let (Some(_), Some(Step::Dispatch { follows, .. })) = (self.state, self.steps.last_mut()) {
+            *follows = Some(P::PLACES);
+        }
+        Ok(())
     }
 
     /// A dispatch of at least `threads` threads; `bindings` are the storage bindings from 1 on.
@@ -77,7 +157,7 @@ impl<'a> Batch<'a> {
                 (raw.buffer.clone(), start, size)
             })
             .collect();
-        self.steps.push(Step::Dispatch { pipeline, group, params, groups });
+        self.steps.push(Step::Dispatch { pipeline, group, params, groups, follows: None });
         Ok(())
     }
 
@@ -113,7 +193,22 @@ impl<'a> Batch<'a> {
         let gpu = self.gpu;
         self.copies_may_be_made(call)?;
         // Made before the encoder is touched: an error in there would take the caller's own commands along.
-        let groups = gpu.inner.link.scoped(call, 0, || Ok(self.groups(&self.uniforms(call)?)))?;
+        let changes = self.changes()?;
+        let (groups, changed) = gpu.inner.link.scoped(call, 0, || {
+            let usage = if changes.is_some() { wgpu::BufferUsages::STORAGE } else { wgpu::BufferUsages::empty() };
+            let uniforms = self.uniforms(call, &self.parameters(), usage)?;
+            let changed = match &changes {
+                Some(changes) => Some(changes.bound(&self, &uniforms, call)?),
+                None => None,
+            };
+            Ok((self.groups(&uniforms), changed))
+        })?;
+        let encode = |encoder: &mut wgpu::CommandEncoder| {
+            if let (Some(changes), Some(group)) = (&changes, &changed) {
+                changes.encode(encoder, group);
+            }
+            self.encode(encoder, &groups);
+        };
         gpu.inner.link.scoped(call, 0, || {
             let device = &gpu.inner.link.device;
             if let Some(target) = &gpu.target {
@@ -121,11 +216,11 @@ impl<'a> Batch<'a> {
                 let Some(encoder) = target.as_mut() else {
                     return Err(backend(call, "the command encoder was taken back"));
                 };
-                self.encode(encoder, &groups);
+                encode(encoder);
                 return Ok(None);
             }
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(call) });
-            self.encode(&mut encoder, &groups);
+            encode(&mut encoder);
             Ok(Some(gpu.inner.link.queue.submit([encoder.finish()])))
         })
     }
@@ -144,25 +239,52 @@ impl<'a> Batch<'a> {
         })
     }
 
-    fn dispatches(&self) -> impl Iterator<Item = &[u8]> {
-        self.steps
-            .iter()
-            .filter_map(|s| if let Step::Dispatch { params, .. } = s { Some(params.as_slice()) } else { None })
+    /// The parameters of all dispatches.
+    fn parameters(&self) -> Vec<&[u8]> {
+        let params = |s| if let &Step::Dispatch { ref params, .. } = s { Some(params.as_slice()) } else { None };
+        self.steps.iter().filter_map(params).collect()
     }
 
-    /// The parameters of all dispatches, one in every 256 bytes. Mapping a buffer is also what shows that a device
+    /// What the state changes in them before they are used; nothing where no dispatch follows one.
+    fn changes(&self) -> Result<Option<Changes<'a>>> {
+        let Some(state) = self.state else { return Ok(None) };
+        let follows = |s: &Step| if let Step::Dispatch { follows, .. } = s { Some(*follows) } else { None };
+        let mut runs: Vec<StateParams> = Vec::new();
+        let mut last = None;
+        for (number, places) in self.steps.iter().filter_map(follows).enumerate() {
+            match (places, runs.last_mut()) {
+                (Some(_), Some(run)) if last == places => run.count += 1,
+                (Some(Places { draws, rule, n, factor, terms }), _) => {
+                    let (state, first) = (state.skip(4), number as u32);
+                    runs.push(StateParams { state, first, count: 1, draws, rule, n, factor, terms, zero: 0 });
+                }
+                (None, _) => {}
+            }
+            last = places;
+        }
+        if runs.is_empty() {
+            return Ok(None);
+        }
+        let shader = &shaders::STATE_PARAMS.program;
+        let pipeline = self.gpu.inner.pipelines.get(&self.gpu.inner.link, shader, ieee(self.gpu))?;
+        let threads = u64::from(shader.workgroup);
+        let groups = runs.iter().map(|run| self.fold(u64::from(run.count).div_ceil(threads))).collect::<Result<_>>()?;
+        Ok(Some(Changes { state, runs, pipeline, groups }))
+    }
+
+    /// Parameters, one in every 256 bytes. Mapping a buffer is also what shows that a device
     /// whose callbacks belong to the caller is lost: everything else would be ignored without a word.
-    fn uniforms(&self, call: &'static str) -> Result<wgpu::Buffer> {
-        let count = self.dispatches().count().max(1) as u64;
+    fn uniforms(&self, call: &'static str, all: &[&[u8]], more: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let count = all.len().max(1) as u64;
         let buffer = self.gpu.inner.link.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("parameters"),
             size: count * BINDING,
-            usage: wgpu::BufferUsages::UNIFORM,
+            usage: wgpu::BufferUsages::UNIFORM | more,
             mapped_at_creation: true,
         });
         {
             let mut mapped = buffer.get_mapped_range_mut(..).map_err(|e| self.gpu.inner.link.lost(call, &e))?;
-            for (i, params) in self.dispatches().enumerate() {
+            for (i, params) in all.iter().enumerate() {
                 let at = i * BINDING as usize;
                 mapped.slice(at..at + params.len()).copy_from_slice(params);
             }

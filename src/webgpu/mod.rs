@@ -39,6 +39,7 @@ mod reduce;
 mod reports;
 mod shader;
 mod staging;
+mod state;
 mod transfer;
 mod update;
 mod update_adamw_8bit;

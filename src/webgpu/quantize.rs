@@ -15,9 +15,9 @@ use crate::types::{BlockSize, Draw, Element, Grouping};
 
 impl Launch<Quantize> for Wgpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Quantize, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
         reports.reach(self, items.iter().map(|i| i.first + i.x.len as u64))?;
-        let mut batch = Batch::new(self);
+        let mut batch = Batch::following(self, state.0);
         match (op.grouping, op.rule) {
             (Grouping::Block(block), Rule::Stochastic { draw, clip: None }) => {
                 for item in items.iter() {
@@ -56,7 +56,7 @@ fn blocks<T: Element>(
         flags.extend((x.vectors(16) && words.vectors(8)).then_some("VECTOR"));
         batch.gpu.able(&mut flags, block);
         let bindings = [x, words, scales, reports.raw()];
-        batch.dispatch(&shaders::QUANTIZE, flags, &bindings, params, piece.len.div_ceil(32))?;
+        batch.dispatch_following(&shaders::QUANTIZE, flags, &bindings, params, piece.len.div_ceil(32))?;
     }
     Ok(())
 }
@@ -262,7 +262,7 @@ impl<T: Element> Groups<'_, '_, T> {
             flags.extend(x.vectors(16).then_some("VECTOR"));
             batch.gpu.wide(&mut flags);
             let bindings = [x, words, self.rules, self.reports.raw()];
-            batch.dispatch(&shaders::QUANTIZE_GROUPS, flags, &bindings, params, len.div_ceil(32))?;
+            batch.dispatch_following(&shaders::QUANTIZE_GROUPS, flags, &bindings, params, len.div_ceil(32))?;
         }
         Ok(())
     }

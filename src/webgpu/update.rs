@@ -15,7 +15,7 @@ use crate::types::Element;
 
 impl Launch<Sgd> for Wgpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Sgd, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
+        let (op, items, (state, guards, reports)) = work.into_parts();
         reports.reach(self, items.iter().map(|i| i.first + i.weights.len as u64))?;
         let terms = SgdTerms {
             learning_rate: op.terms.learning_rate.to_bits(),
@@ -23,7 +23,7 @@ impl Launch<Sgd> for Wgpu {
             weight_decay: op.terms.weight_decay.to_bits(),
             nesterov: u32::from(op.nesterov),
         };
-        let mut batch = Batch::new(self);
+        let mut batch = Batch::following(self, state.0);
         for item in items.iter() {
             for piece in self.pieces(item.weights.len, 4) {
                 let Common { levels, scales, weights, guard, flags, threads } =
@@ -47,7 +47,7 @@ impl Launch<Sgd> for Wgpu {
                     guards: guards.map_or(0, |g| g.slots() as u32),
                 };
                 let bindings = [levels, scales, weights, momentum, guard, reports.raw()];
-                batch.dispatch(&shaders::UPDATE, flags, &bindings, params, threads)?;
+                batch.dispatch_following(&shaders::UPDATE, flags, &bindings, params, threads)?;
             }
         }
         batch.run("update_sgd").map(drop)
@@ -56,10 +56,10 @@ impl Launch<Sgd> for Wgpu {
 
 impl Launch<AdamW> for Wgpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
+        let (op, items, (state, guards, reports)) = work.into_parts();
         reports.reach(self, items.iter().map(|i| i.first + i.weights.len as u64))?;
         let terms = terms_of(&op.terms);
-        let mut batch = Batch::new(self);
+        let mut batch = Batch::following(self, state.0);
         for item in items.iter() {
             for piece in self.pieces(item.weights.len, 4) {
                 let Common { levels, scales, weights, guard, flags, threads } =
@@ -83,7 +83,7 @@ impl Launch<AdamW> for Wgpu {
                     guards: guards.map_or(0, |g| g.slots() as u32),
                 };
                 let bindings = [levels, scales, weights, first_moment, second_moment, guard, reports.raw()];
-                batch.dispatch(&shaders::UPDATE_ADAMW, flags, &bindings, params, threads)?;
+                batch.dispatch_following(&shaders::UPDATE_ADAMW, flags, &bindings, params, threads)?;
             }
         }
         batch.run("update_adamw").map(drop)

@@ -14,11 +14,11 @@ use crate::types::Element;
 
 impl Launch<AdamW8> for Wgpu {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW8, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
+        let (op, items, (state, guards, reports)) = work.into_parts();
         reports.reach(self, items.iter().map(|i| i.first + i.weights.len as u64))?;
         let terms = terms_of(&op.terms);
         let moment_block = BlockSize::new(MOMENT_BLOCK as u32)?;
-        let mut batch = Batch::new(self);
+        let mut batch = Batch::following(self, state.0);
         for item in items.iter() {
             for piece in self.pieces(item.weights.len, 4) {
                 let Common { levels, scales, weights, guard, flags, .. } =
@@ -42,7 +42,7 @@ impl Launch<AdamW8> for Wgpu {
                     guards: guards.map_or(0, |g| g.slots() as u32),
                 };
                 let bindings = [levels, scales, weights, moments, moment_scales, guard, reports.raw()];
-                batch.dispatch(&shaders::UPDATE_ADAMW_8BIT, flags, &bindings, params, piece.len)?;
+                batch.dispatch_following(&shaders::UPDATE_ADAMW_8BIT, flags, &bindings, params, piece.len)?;
             }
         }
         batch.run("update_adamw_8bit").map(drop)

@@ -1,7 +1,7 @@
 //! What holds on every machine. One program, because each program of tests compiles the crate's generic code again: a
 //! minute of two cores for each. `cargo test --features testing --test cpu goldens::` runs one module of it.
 //!
-//! `training_backends` and `moments` run on every backend that is built in and has a device.
+//! `training_backends`, `training_queued` and `moments` run on every backend that is built in and has a device.
 
 #[cfg(feature = "wgpu")]
 #[path = "../common/adapter.rs"]
@@ -34,4 +34,5 @@ mod properties;
 mod published;
 mod support;
 mod training_backends;
+mod training_queued;
 mod unbiased;

@@ -1,6 +1,9 @@
 //! Several streams: every use of a buffer in its order, and nothing else waits.
 
 use super::*;
+use trigrad::numerics::constants::state::{STEP, WORDS};
+use trigrad::numerics::state::State;
+use trigrad::op::state::Following;
 
 #[test]
 fn every_reader_is_waited_for() {
@@ -132,9 +135,9 @@ fn what_a_handle_wrote_is_there_when_it_is_gone() {
     }
 }
 
-/// A step counter that another stream writes: a call draws by the step that was set before it, throughout.
+/// A state that another stream writes: a call draws by the step that was set before it, throughout.
 #[test]
-fn a_step_counter_of_another_stream_is_ordered() {
+fn a_state_of_another_stream_is_ordered() {
     let Some(_alone) = alone() else { return };
     let n = if small() { N } else { 32 * N };
     let x = numbers(n, 11);
@@ -149,8 +152,9 @@ fn a_step_counter_of_another_stream_is_ordered() {
         let (cuda, other) = (on(&context.new_stream().unwrap()), on(&context.new_stream().unwrap()));
         let x = cuda.upload(&x).unwrap();
         quantized(&cuda, &x, &op);
-        let steps = [1u32, 2].map(|step| other.upload(&[step]).unwrap());
-        let mut counter = other.zeros::<u32>(1).unwrap();
+        let states = [1u32, 2].map(|step| State { step, ..State::new(1.0, 1.0) });
+        let states = states.map(|state| other.upload(state.words()).unwrap());
+        let mut state = other.zeros::<u32>(WORDS).unwrap();
         let mut planes = cuda.zeros::<u32>(words(n, 2)).unwrap();
         let mut scale = cuda.zeros::<u16>(1).unwrap();
         let mut reports = cuda.reports(1).unwrap();
@@ -158,15 +162,13 @@ fn a_step_counter_of_another_stream_is_ordered() {
             context.synchronize().unwrap();
             // Set behind a delay there, read here; then read behind a delay here, and set there.
             delay.queue(other.stream());
-            other.copy(Cuda::view(&steps[0]), Cuda::view_mut(&mut counter)).unwrap();
-            cuda.set_step_offset(Some(counter)).unwrap();
+            other.copy(Cuda::view(&states[0]), Cuda::view_mut(&mut state)).unwrap();
             let (to, scales) = (Cuda::view_mut(&mut planes), Cuda::view_mut(&mut scale));
             let item = quantize::Item { tensor: 0, first: 0, x: Cuda::view(&x), words: to, scales, report: 0 };
-            cuda.quantize(&op, &mut [item], &mut reports).unwrap();
-            counter = cuda.set_step_offset(None).unwrap().unwrap();
-            other.copy(Cuda::view(&steps[1]), Cuda::view_mut(&mut counter)).unwrap();
+            Following::new(&cuda, Cuda::view(&state)).quantize(&op, &mut [item], &mut reports).unwrap();
+            other.copy(Cuda::view(&states[1]), Cuda::view_mut(&mut state)).unwrap();
             assert!(cuda.download(Cuda::view(&planes)).unwrap() == one.0, "not all drawn by the step that was set");
-            assert_eq!(other.download(Cuda::view(&counter)).unwrap(), [2]);
+            assert_eq!(other.download(Cuda::view(&state)).unwrap()[STEP], 2);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Cases of adaptive accumulation: several micro-batches in a row.
 
+use super::state;
 use super::{Given, blocks, levels, list, place, scales, shapes, slots, tiles, type_name};
 use crate::error::Result;
 use crate::numerics::pack::words;
-use crate::op::Backend;
+use crate::numerics::state::State;
 use crate::op::Element;
 use crate::op::accumulate::{ADAPTIVE_BITS, Adaptive, AdaptiveItem};
+use crate::op::{Backend, run};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
@@ -21,6 +23,8 @@ pub struct AccumulateAdaptive<T> {
     pub start: Vec<(Vec<u32>, Vec<u16>)>,
     /// How many report slots there are.
     pub slots: usize,
+    /// The state that the call follows, if it does.
+    pub state: Option<State>,
     /// A length made wrong on purpose.
     pub spoil: Option<Spoil>,
 }
@@ -30,6 +34,7 @@ pub struct Bound<B: Backend, T: Element> {
     x: Vec<Held<B, T>>,
     levels: Held<B, u32>,
     scales: Held<B, u16>,
+    state: Option<Held<B, u32>>,
     reports: B::Reports,
 }
 
@@ -42,7 +47,7 @@ impl<T: Element> AccumulateAdaptive<T> {
             given.iter().map(state).collect::<Vec<_>>()
         };
         let start = batches.first().map(zeros).unwrap_or_default();
-        AccumulateAdaptive { batches, slots: slots(start.len()), start, spoil: None }
+        AccumulateAdaptive { batches, slots: slots(start.len()), start, state: None, spoil: None }
     }
 }
 
@@ -55,7 +60,7 @@ impl<T: Element> Case for AccumulateAdaptive<T> {
 
     fn parameters(&self) -> String {
         let ops: Vec<&Adaptive> = self.batches.iter().map(|b| &b.0).collect();
-        format!("{} {ops:?}", type_name::<T>())
+        format!("{} {ops:?}, state {:?}", type_name::<T>(), self.state)
     }
 
     fn elements(&self) -> u64 {
@@ -78,17 +83,18 @@ impl<T: Element> Case for AccumulateAdaptive<T> {
             x: self.batches.iter().map(x).collect::<Result<_>>()?,
             levels: binder.hold("levels", self.start.iter().map(|s| s.0.clone()))?,
             scales: binder.hold("scales", self.start.iter().map(|s| s.1.clone()))?,
+            state: state::hold(&binder, self.state)?,
             reports: backend.reports(self.slots)?,
         })
     }
 
     fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, step: usize, singly: bool) -> Result<()> {
         let (op, given) = &self.batches[step];
-        let state = bound.levels.views_mut()?.into_iter().zip(bound.scales.views_mut()?);
+        let sums = bound.levels.views_mut()?.into_iter().zip(bound.scales.views_mut()?);
         let mut items: Vec<AdaptiveItem<'_, B, T>> = given
             .iter()
             .zip(bound.x[step].views()?)
-            .zip(state)
+            .zip(sums)
             .map(|((t, x), (levels, scales))| AdaptiveItem {
                 tensor: t.tensor,
                 first: t.first,
@@ -98,11 +104,13 @@ impl<T: Element> Case for AccumulateAdaptive<T> {
                 report: t.slot,
             })
             .collect();
-        by(&mut items, singly, |items| backend.accumulate_adaptive(op, items, &mut bound.reports))
+        let (state, reports) = (bound.state.as_ref(), &mut bound.reports);
+        by(&mut items, singly, |items| run::<_, _, T>(backend, op, items, (state::beside(state)?, &mut *reports)))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {
         bound.x.iter().try_for_each(|x| x.unchanged(backend))?;
+        state::unchanged(backend, bound.state.as_ref())?;
         let (bits, block) = self.batches.first().map_or((2, 32), |b| (b.0.bits, b.0.block.get() as usize));
         Ok(Found {
             fields: vec![
@@ -148,6 +156,10 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                     *s = scales(&mut rng, s.len(), 0x7a00);
                 }
                 visit.visit(&case)?;
+                if options.is_full() || number.is_multiple_of(4) {
+                    case.state = Some(state::any(&mut rng));
+                    visit.visit(&case)?;
+                }
             }
             let mut given = tiles::<T>(options, &mut rng, u64::from(block.get()));
             if !given.is_empty() {

@@ -1,15 +1,17 @@
 //! Cases of exact counts: several micro-batches in a row.
 
 use super::accumulate_adaptive::WEIGHTS;
+use super::state;
 use super::{Given, blocks, count_scales, list, place, scales, shapes, slots, type_name};
 use crate::error::Result;
 use crate::numerics::float::{magnitude, out_of_range};
 use crate::numerics::level::{FINE_LEVELS, micro_batches_max, weighted};
 use crate::numerics::pack::{set_field, words};
 use crate::numerics::scale::{count_scale, stochastic_scale};
-use crate::op::Backend;
+use crate::numerics::state::State;
 use crate::op::Element;
 use crate::op::accumulate::{EXACT_BITS, Exact, ExactItem};
+use crate::op::{Backend, run};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
@@ -27,6 +29,8 @@ pub struct AccumulateExact<T> {
     pub start: Vec<(Vec<u32>, Vec<u16>)>,
     /// How many report slots there are.
     pub slots: usize,
+    /// The state that the call follows, if it does.
+    pub state: Option<State>,
     /// A length made wrong on purpose.
     pub spoil: Option<Spoil>,
 }
@@ -37,6 +41,7 @@ pub struct Bound<B: Backend, T: Element> {
     counts: Held<B, u32>,
     scales: Held<B, u16>,
     seen: Held<B, u16>,
+    state: Option<Held<B, u32>>,
     reports: B::Reports,
 }
 
@@ -53,7 +58,7 @@ impl<T: Element> AccumulateExact<T> {
             scales.push(t.x.chunks(size).map(|x| (scale(x) >> 16) as u16).collect());
             start.push((vec![0; words(t.x.len(), op.bits)], vec![0; op.block.blocks(t.x.len())]));
         }
-        AccumulateExact { batches, scales, slots: slots(start.len()), start, spoil: None }
+        AccumulateExact { batches, scales, slots: slots(start.len()), start, state: None, spoil: None }
     }
 }
 
@@ -66,7 +71,7 @@ impl<T: Element> Case for AccumulateExact<T> {
 
     fn parameters(&self) -> String {
         let ops: Vec<&Exact> = self.batches.iter().map(|b| &b.0).collect();
-        format!("{} {ops:?}", type_name::<T>())
+        format!("{} {ops:?}, state {:?}", type_name::<T>(), self.state)
     }
 
     fn elements(&self) -> u64 {
@@ -90,18 +95,19 @@ impl<T: Element> Case for AccumulateExact<T> {
             counts: binder.hold("counts", self.start.iter().map(|s| s.0.clone()))?,
             scales: binder.hold("scales", self.scales.clone())?,
             seen: binder.hold("seen", self.start.iter().map(|s| s.1.clone()))?,
+            state: state::hold(&binder, self.state)?,
             reports: backend.reports(self.slots)?,
         })
     }
 
     fn call<B: Backend>(&self, backend: &B, bound: &mut Bound<B, T>, step: usize, singly: bool) -> Result<()> {
         let (op, given) = &self.batches[step];
-        let state = bound.counts.views_mut()?.into_iter().zip(bound.seen.views_mut()?);
+        let sums = bound.counts.views_mut()?.into_iter().zip(bound.seen.views_mut()?);
         let inputs = bound.x[step].views()?.into_iter().zip(bound.scales.views_mut()?);
         let mut items: Vec<ExactItem<'_, B, T>> = given
             .iter()
             .zip(inputs)
-            .zip(state)
+            .zip(sums)
             .map(|((t, (x, scales)), (counts, seen))| ExactItem {
                 tensor: t.tensor,
                 first: t.first,
@@ -112,11 +118,13 @@ impl<T: Element> Case for AccumulateExact<T> {
                 report: t.slot,
             })
             .collect();
-        by(&mut items, singly, |items| backend.accumulate_exact(op, items, &mut bound.reports))
+        let (state, reports) = (bound.state.as_ref(), &mut bound.reports);
+        by(&mut items, singly, |items| run::<_, _, T>(backend, op, items, (state::beside(state)?, &mut *reports)))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {
         bound.x.iter().try_for_each(|x| x.unchanged(backend))?;
+        state::unchanged(backend, bound.state.as_ref())?;
         let (bits, block) = self.batches.first().map_or((4, 32), |b| (b.0.bits, b.0.block.get() as usize));
         Ok(Found {
             fields: vec![
@@ -144,7 +152,12 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
             number += 1;
             for (which, shapes) in shapes(options, block.get() as usize, number).into_iter().enumerate() {
                 let op = Exact { bits, block, draw: place(&mut rng), weight: 1.0, held: 0, headroom: None };
-                visit.visit(&window::<T>(options, &mut rng, op, &shapes, number))?;
+                let mut case = window::<T>(options, &mut rng, op, &shapes, number);
+                visit.visit(&case)?;
+                if options.is_full() || (number + which).is_multiple_of(4) {
+                    case.state = Some(state::any(&mut rng));
+                    visit.visit(&case)?;
+                }
                 // Blocks that are seen for the first time; without the full budget the lists take turns.
                 if options.is_full() || (number + which).is_multiple_of(2) {
                     let headroom = Some([1.0, 2.0, 0.5, 1.5, f32::MAX, 1e-38][(number / 2 + which) % 6]);

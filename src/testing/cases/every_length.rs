@@ -50,7 +50,7 @@ fn one<T: Element>(
             let draw = place(rng);
             [Rule::Stochastic { draw, clip: None }, Rule::Threshold(Threshold::TWN)].into_iter().try_for_each(|rule| {
                 let (op, tensors) = (QuantizeOp { grouping, rule }, given(rng));
-                visit.visit(&Quantize { op, tensors, slots: slots(shapes.len()), spoil: None })
+                visit.visit(&Quantize { op, tensors, slots: slots(shapes.len()), state: None, spoil: None })
             })
         }
         "dequantize" => {

@@ -14,6 +14,7 @@ mod read_out;
 mod read_out_f32;
 mod reduce;
 mod squared_norm_f32;
+mod state;
 mod sums;
 mod update;
 mod update_adamw_8bit;
@@ -33,6 +34,7 @@ pub use read_out::{Levels, ReadOut};
 pub use read_out_f32::ReadOutF32;
 pub use reduce::{Reduce, Reduced, Reduction, Side};
 pub use squared_norm_f32::SquaredNormF32;
+pub use state::{Change, ChangeStates};
 pub use update::{Rule as UpdateRule, Update};
 pub use update_adamw_8bit::UpdateAdamW8;
 pub use window::{CompareScales, Merge, WindowScales};
@@ -94,6 +96,7 @@ pub fn each(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure
                 update_adamw_8bit::each::<f32>(options, visit)?;
                 update_adamw_8bit::each::<half::bf16>(options, visit)?;
             }
+            "advance_micro_batch" | "decide" | "advance_step" => state::each(operation, options, visit)?,
             _ => return Err(Failure::of_suite("the suite", operation, options.seed, Difference::NoCases)),
         }
         if options.is_full() {

@@ -1,10 +1,12 @@
 //! Cases of quantize.
 
+use super::state;
 use super::{Given, blocks, groupings, list, place, shapes, slots, tiles, type_name};
 use crate::error::Result;
 use crate::numerics::pack::words;
-use crate::op::Backend;
+use crate::numerics::state::State;
 use crate::op::quantize::{Item, Quantize as Op, Rule, Threshold};
+use crate::op::{Backend, run};
 use crate::op::{Element, Grouping};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
@@ -21,6 +23,8 @@ pub struct Quantize<T> {
     pub tensors: Vec<Given<T>>,
     /// How many report slots there are.
     pub slots: usize,
+    /// The state that the call follows, if it does.
+    pub state: Option<State>,
     /// A length made wrong on purpose.
     pub spoil: Option<Spoil>,
 }
@@ -30,6 +34,7 @@ pub struct Bound<B: Backend, T: Element> {
     x: Held<B, T>,
     words: Held<B, u32>,
     scales: Held<B, u16>,
+    state: Option<Held<B, u32>>,
     reports: B::Reports,
 }
 
@@ -41,7 +46,7 @@ impl<T: Element> Case for Quantize<T> {
     }
 
     fn parameters(&self) -> String {
-        format!("{} {:?}", type_name::<T>(), self.op)
+        format!("{} {:?}, state {:?}", type_name::<T>(), self.op, self.state)
     }
 
     fn elements(&self) -> u64 {
@@ -63,6 +68,7 @@ impl<T: Element> Case for Quantize<T> {
             x: binder.hold("x", self.tensors.iter().map(|t| t.x.clone()))?,
             words: binder.poisoned("words", lengths().map(|n| words(n, 2)))?,
             scales: binder.poisoned("scales", lengths().map(|n| self.op.grouping.groups(n)))?,
+            state: state::hold(&binder, self.state)?,
             reports: backend.reports(self.slots)?,
         })
     }
@@ -83,11 +89,13 @@ impl<T: Element> Case for Quantize<T> {
                 report: t.slot,
             })
             .collect();
-        by(&mut items, singly, |items| backend.quantize(&self.op, items, &mut bound.reports))
+        let (state, reports) = (bound.state.as_ref(), &mut bound.reports);
+        by(&mut items, singly, |items| run::<_, _, T>(backend, &self.op, items, (state::beside(state)?, &mut *reports)))
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {
         bound.x.unchanged(backend)?;
+        state::unchanged(backend, bound.state.as_ref())?;
         let size = self.tensors.iter().map(|t| self.op.grouping.size(t.x.len())).max().unwrap_or(1);
         Ok(Found {
             fields: vec![
@@ -122,6 +130,11 @@ fn rules(rng: &mut Rng) -> Vec<Rule> {
     rules
 }
 
+/// Whether a state changes anything.
+const fn follows(rule: Rule) -> bool {
+    matches!(rule, Rule::Stochastic { .. })
+}
+
 /// Walks over the cases.
 pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let mut rng = Rng::new(options.seed, 1);
@@ -130,6 +143,7 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
         op,
         tensors: list(rng, shapes, multiple),
         slots: slots(shapes.len()),
+        state: None,
         spoil: None,
     };
     for rule in rules(&mut rng) {
@@ -137,11 +151,16 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
             number += 1;
             let op = Op { grouping: Grouping::Block(block), rule };
             for shapes in shapes(options, block.get() as usize, number) {
-                visit.visit(&case(&mut rng, op, &shapes, u64::from(block.get())))?;
+                let mut case = case(&mut rng, op, &shapes, u64::from(block.get()));
+                visit.visit(&case)?;
+                if follows(rule) && (options.is_full() || number.is_multiple_of(2)) {
+                    case.state = Some(state::any(&mut rng));
+                    visit.visit(&case)?;
+                }
             }
             let tensors = tiles(options, &mut rng, u64::from(block.get()));
             if !tensors.is_empty() {
-                visit.visit(&Quantize::<T> { op, slots: slots(tensors.len()), tensors, spoil: None })?;
+                visit.visit(&Quantize::<T> { op, slots: slots(tensors.len()), tensors, state: None, spoil: None })?;
             }
         }
         for (grouping, lengths) in groupings(options, number) {
@@ -150,7 +169,12 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                 number += 1;
                 let shapes: Vec<_> =
                     lengths.iter().enumerate().map(|(i, &n)| (n, Pattern::cycle(i + number))).collect();
-                visit.visit(&case(&mut rng, Op { grouping, rule }, &shapes, begin(grouping)))?;
+                let mut case = case(&mut rng, Op { grouping, rule }, &shapes, begin(grouping));
+                visit.visit(&case)?;
+                if follows(rule) && (options.is_full() || number.is_multiple_of(4)) {
+                    case.state = Some(state::any(&mut rng));
+                    visit.visit(&case)?;
+                }
             }
         }
     }

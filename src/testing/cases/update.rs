@@ -1,12 +1,14 @@
 //! Cases of weight updates: several steps in a row.
 
+use super::state;
 use super::{Given, blocks, count_scales, large_scales, lengths, levels, list, place, scales, slots, type_name};
 use crate::error::Result;
 use crate::numerics::pack::words;
+use crate::numerics::state::State;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
-use crate::op::Backend;
 use crate::op::read_out::BITS;
 use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
+use crate::op::{Backend, run};
 use crate::op::{BlockSize, Element, check};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
@@ -65,6 +67,8 @@ pub struct Update<T> {
     pub guards: Vec<bool>,
     /// How many report slots there are.
     pub slots: usize,
+    /// The state that the call follows, if it does.
+    pub state: Option<State>,
     /// A length made wrong on purpose.
     pub spoil: Option<Spoil>,
 }
@@ -77,6 +81,7 @@ pub struct Bound<B: Backend, T: Element> {
     dense: Held<B, f32>,
     moments: Vec<Held<B, f32>>,
     guards: Option<B::Reports>,
+    state: Option<Held<B, u32>>,
     reports: B::Reports,
 }
 
@@ -104,7 +109,7 @@ impl<T: Element> Case for Update<T> {
     }
 
     fn parameters(&self) -> String {
-        format!("{} {:?}, guards {:?}", type_name::<T>(), self.rule, self.guards)
+        format!("{} {:?}, guards {:?}, state {:?}", type_name::<T>(), self.rule, self.guards, self.state)
     }
 
     fn elements(&self) -> u64 {
@@ -132,6 +137,7 @@ impl<T: Element> Case for Update<T> {
             dense: binder.hold("dense", self.dense.clone())?,
             moments: names.map(|name| binder.hold(name, self.moments.clone())).collect::<Result<_>>()?,
             guards: if self.guards.is_empty() { None } else { Some(marked(&binder, &self.guards)?) },
+            state: state::hold(&binder, self.state)?,
             reports: backend.reports(self.slots)?,
         })
     }
@@ -146,7 +152,7 @@ impl<T: Element> Case for Update<T> {
         let mut moments =
             bound.moments.iter_mut().map(|m| Ok(m.views_mut()?.into_iter())).collect::<Result<Vec<_>>>()?;
         let tensors = self.tensors.iter().zip(gradients).zip(bound.weights.views_mut()?);
-        let guards = bound.guards.as_ref();
+        let (state, guards, reports) = (bound.state.as_ref(), bound.guards.as_ref(), &mut bound.reports);
         match &rule {
             Rule::Sgd(op) => {
                 let mut items: Vec<SgdItem<'_, B, T>> = tensors
@@ -159,7 +165,9 @@ impl<T: Element> Case for Update<T> {
                         report: t.slot,
                     })
                     .collect();
-                by(&mut items, singly, |items| backend.update_sgd(op, items, guards, &mut bound.reports))
+                by(&mut items, singly, |items| {
+                    run::<_, _, T>(backend, op, items, (state::beside(state)?, guards, &mut *reports))
+                })
             }
             Rule::AdamW(op) => {
                 let [m, v] = &mut moments[..] else { return Ok(()) };
@@ -175,13 +183,16 @@ impl<T: Element> Case for Update<T> {
                         report: t.slot,
                     })
                     .collect();
-                by(&mut items, singly, |items| backend.update_adamw(op, items, guards, &mut bound.reports))
+                by(&mut items, singly, |items| {
+                    run::<_, _, T>(backend, op, items, (state::beside(state)?, guards, &mut *reports))
+                })
             }
         }
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {
         bound.levels.unchanged(backend)?;
+        state::unchanged(backend, bound.state.as_ref())?;
         bound.scales.unchanged(backend)?;
         bound.dense.unchanged(backend)?;
         let mut fields = vec![bound.weights.read(backend, Layout::Elements)?];
@@ -238,7 +249,17 @@ pub(super) fn update<T: Element>(rng: &mut Rng, rule: Rule, lengths: &[usize]) -
     let tensors = list(rng, &shapes, u64::from(block.get()));
     let (packed, dense) = gradients(rng, bits, block, lengths);
     let moments = lengths.iter().map(|&n| vec![0.0; n]).collect();
-    Update { rule, tensors, packed, dense, moments, guards: Vec::new(), slots: slots(lengths.len()), spoil: None }
+    Update {
+        rule,
+        tensors,
+        packed,
+        dense,
+        moments,
+        guards: Vec::new(),
+        slots: slots(lengths.len()),
+        state: None,
+        spoil: None,
+    }
 }
 
 /// The rules that the walk meets in turn.
@@ -334,8 +355,16 @@ pub(super) fn each<T: Element>(adamw: bool, options: &Options, visit: &mut impl 
                 visit.visit(&case)?;
                 case.guards[i % 3] = true;
                 visit.visit(&case)?;
+                case.guards.clear();
+                for skip in [0, 1 + i as u32 % 3] {
+                    case.state = Some(State { skip, ..state::any(&mut rng) });
+                    visit.visit(&case)?;
+                }
             }
-            for case in extremes::<T>(&mut rng, adamw, source) {
+            for mut case in extremes::<T>(&mut rng, adamw, source) {
+                visit.visit(&case)?;
+                let factor = case.rule.source().factor;
+                case.state = Some(State { rate: 1.0, factor, ..state::any(&mut rng) });
                 visit.visit(&case)?;
             }
         }

@@ -1,14 +1,16 @@
 //! Cases of AdamW with moments in 8 bits: several steps in a row, from zeros and from states of all kinds.
 
+use super::state;
 use super::update::{gradients, marked};
 use super::{Given, lengths, list, place, slots, type_name};
 use crate::error::Result;
 use crate::numerics::moments::MOMENT_BLOCK;
+use crate::numerics::state::State;
 use crate::numerics::update::AdamWTerms;
 use crate::op::read_out::BITS;
 use crate::op::update::{Gradient, Source};
 use crate::op::update_adamw_8bit::{AdamW8, AdamW8Item};
-use crate::op::{Backend, BlockSize, Element};
+use crate::op::{Backend, BlockSize, Element, run};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
@@ -32,6 +34,8 @@ pub struct UpdateAdamW8<T> {
     pub guards: Vec<bool>,
     /// How many report slots there are.
     pub slots: usize,
+    /// The state that the call follows, if it does.
+    pub state: Option<State>,
     /// A length made wrong on purpose.
     pub spoil: Option<Spoil>,
 }
@@ -45,6 +49,7 @@ pub struct Bound<B: Backend, T: Element> {
     moments: Held<B, u16>,
     moment_scales: Held<B, u16>,
     guards: Option<B::Reports>,
+    state: Option<Held<B, u32>>,
     reports: B::Reports,
 }
 
@@ -56,7 +61,7 @@ impl<T: Element> Case for UpdateAdamW8<T> {
     }
 
     fn parameters(&self) -> String {
-        format!("{} {:?}, guards {:?}", type_name::<T>(), self.op, self.guards)
+        format!("{} {:?}, guards {:?}, state {:?}", type_name::<T>(), self.op, self.guards, self.state)
     }
 
     fn elements(&self) -> u64 {
@@ -84,6 +89,7 @@ impl<T: Element> Case for UpdateAdamW8<T> {
             moments: binder.hold("moments", self.moments.iter().map(|m| m.0.clone()))?,
             moment_scales: binder.hold("moment scales", self.moments.iter().map(|m| m.1.clone()))?,
             guards: if self.guards.is_empty() { None } else { Some(marked(&binder, &self.guards)?) },
+            state: state::hold(&binder, self.state)?,
             reports: backend.reports(self.slots)?,
         })
     }
@@ -95,10 +101,10 @@ impl<T: Element> Case for UpdateAdamW8<T> {
         let gradients = packed.zip(bound.dense.views()?).map(|((levels, scales), dense)| {
             if B::len(&dense) > 0 { Gradient::Dense(dense) } else { Gradient::Packed { levels, scales } }
         });
-        let state = bound.moments.views_mut()?.into_iter().zip(bound.moment_scales.views_mut()?);
+        let moments = bound.moments.views_mut()?.into_iter().zip(bound.moment_scales.views_mut()?);
         let tensors = self.tensors.iter().zip(gradients).zip(bound.weights.views_mut()?);
         let mut items: Vec<AdamW8Item<'_, B, T>> = tensors
-            .zip(state)
+            .zip(moments)
             .map(|(((t, gradient), weights), (moments, moment_scales))| AdamW8Item {
                 tensor: t.tensor,
                 first: t.first,
@@ -109,12 +115,15 @@ impl<T: Element> Case for UpdateAdamW8<T> {
                 report: t.slot,
             })
             .collect();
-        let guards = bound.guards.as_ref();
-        by(&mut items, singly, |items| backend.update_adamw_8bit(&op, items, guards, &mut bound.reports))
+        let (state, guards, reports) = (bound.state.as_ref(), bound.guards.as_ref(), &mut bound.reports);
+        by(&mut items, singly, |items| {
+            run::<_, _, T>(backend, &op, items, (state::beside(state)?, guards, &mut *reports))
+        })
     }
 
     fn collect<B: Backend>(&self, backend: &B, bound: &Bound<B, T>) -> Result<Found, Difference> {
         bound.levels.unchanged(backend)?;
+        state::unchanged(backend, bound.state.as_ref())?;
         bound.scales.unchanged(backend)?;
         bound.dense.unchanged(backend)?;
         let fields = vec![
@@ -148,7 +157,17 @@ pub(super) fn update<T: Element>(rng: &mut Rng, op: AdamW8, lengths: &[usize]) -
     let tensors = list(rng, &shapes, u64::from(op.source.block.get()).max(MOMENT_BLOCK as u64));
     let (packed, dense) = gradients(rng, op.source.bits, op.source.block, lengths);
     let moments = lengths.iter().map(|&n| (vec![0; n], vec![0; AdamW8::scales(n)])).collect();
-    UpdateAdamW8 { op, tensors, packed, dense, moments, guards: Vec::new(), slots: slots(lengths.len()), spoil: None }
+    UpdateAdamW8 {
+        op,
+        tensors,
+        packed,
+        dense,
+        moments,
+        guards: Vec::new(),
+        slots: slots(lengths.len()),
+        state: None,
+        spoil: None,
+    }
 }
 
 /// Moments as some run may have left them: scales from all of the range, any word but those that no step writes.
@@ -196,12 +215,19 @@ pub(super) fn each<T: Element>(options: &Options, visit: &mut impl Visit) -> Res
                 case.guards[i % 3] = true;
                 visit.visit(&case)?;
                 case.guards.clear();
+                for skip in [0, 1 + i as u32 % 3] {
+                    case.state = Some(State { skip, ..state::any(&mut rng) });
+                    visit.visit(&case)?;
+                }
+                case.state = None;
                 for (moments, t) in case.moments.iter_mut().zip(&case.tensors) {
                     *moments = anything(&mut rng, t.x.len());
                 }
                 visit.visit(&case)?;
             }
-            for case in extremes::<T>(&mut rng, source) {
+            for mut case in extremes::<T>(&mut rng, source) {
+                visit.visit(&case)?;
+                case.state = Some(State { rate: 1.0, factor: 1.0, ..state::any(&mut rng) });
                 visit.visit(&case)?;
             }
         }

@@ -3,19 +3,21 @@
 use super::update::update;
 use super::update_adamw_8bit;
 use super::{
-    AccumulateAdaptive, AccumulateExact, AccumulateF32, Check, CompareScales, Conversion, Convert, Dequantize, Given,
-    Levels, Look, Merge, Pack, Quantize, ReadOut, ReadOutF32, Reduce, Reduced, Reduction, SquaredNormF32, Unpack,
-    UpdateAdamW8, UpdateRule, WindowScales, list, side, trits,
+    AccumulateAdaptive, AccumulateExact, AccumulateF32, Change, ChangeStates, Check, CompareScales, Conversion,
+    Convert, Dequantize, Given, Levels, Look, Merge, Pack, Quantize, ReadOut, ReadOutF32, Reduce, Reduced, Reduction,
+    SquaredNormF32, Unpack, UpdateAdamW8, UpdateRule, WindowScales, list, side, trits,
 };
 use crate::error::Result;
 use crate::numerics::constants::{ELEMENTS_MAX, MICRO_BATCHES_MAX};
 use crate::numerics::reduce::SUM_WORDS;
+use crate::numerics::state::State;
 use crate::numerics::update::{AdamWTerms, SgdTerms};
 use crate::op::Backend;
 use crate::op::accumulate::{Adaptive, Exact, F32};
 use crate::op::quantize::{Quantize as QuantizeOp, Rule, Threshold};
 use crate::op::read_out::{ReadOut as ReadOutOp, ReadOutF32 as ReadOutF32Op};
 use crate::op::reduce::{CountNonzero, Dot, SquaredNorm};
+use crate::op::state::{AdvanceMicroBatch, AdvanceStep, Decide};
 use crate::op::update::{AdamW, Sgd, Source};
 use crate::op::update_adamw_8bit::AdamW8;
 use crate::op::window::{Look as LookOp, Merge as MergeOp, WindowScales as ScalesOp};
@@ -150,16 +152,67 @@ pub(super) fn each(operation: &str, options: &Options, visit: &mut impl Visit) -
         "squared_norm_f32" => squared_norm_f32(visit),
         "update_sgd" | "update_adamw" => updates(&mut rng, operation == "update_adamw", visit),
         "update_adamw_8bit" => update_8bit(&mut rng, visit),
+        "advance_micro_batch" => micro_batch(visit),
+        "decide" => decide(visit),
+        "advance_step" => step(visit),
         _ => Ok(()),
     }
+}
+
+fn change(change: Change) -> ChangeStates {
+    let states = vec![(State::new(1.0, 1.0), [0; SUM_WORDS], vec![1.0; 4]); SHAPES.len()];
+    ChangeStates { change, states, found: Vec::new(), spoil: None }
+}
+
+fn micro_batch(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let with = |weight| Change::MicroBatch(AdvanceMicroBatch { weight });
+    let mut spoiler = Spoiler { good: change(with(1.0)), visit };
+    spoiler.lengths(&["states"], LAST, |c| &mut c.spoil)?;
+    for weight in [f32::NAN, f32::INFINITY] {
+        spoiler.with(format!("weight {weight}"), |c| c.change = with(weight))?;
+    }
+    Ok(())
+}
+
+fn decide(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let with = |clip_norm| Change::Decide(Decide { clip_norm });
+    let mut spoiler = Spoiler { good: change(with(None)), visit };
+    spoiler.lengths(&["states", "sums", "corrections"], LAST, |c| &mut c.spoil)?;
+    for limit in [0.0, -1.0, 1e-40, f32::NAN, f32::INFINITY] {
+        spoiler.with(format!("clip norm {limit}"), |c| c.change = with(Some(limit)))?;
+    }
+    Ok(())
+}
+
+fn step(visit: &mut impl Visit) -> Result<(), Box<Failure>> {
+    let with = |growth_interval| Change::Step(AdvanceStep { growth_interval });
+    let mut spoiler = Spoiler { good: change(with(None)), visit };
+    spoiler.lengths(&["states"], LAST, |c| &mut c.spoil)?;
+    spoiler.with("growth interval of 0", |c| c.change = with(Some(0)))
+}
+
+/// With the words of a state one longer, and one shorter.
+fn states<V: Visit, C: Case + Clone>(
+    spoiler: &mut Spoiler<'_, V, C>,
+    of: impl Fn(&mut C) -> (&mut Option<State>, &mut Option<Spoil>),
+) -> Result<(), Box<Failure>> {
+    for by in [1, -1] {
+        spoiler.with(format!("words of the state {by:+}"), |c| {
+            let (state, spoil) = of(c);
+            *state = Some(State::new(1.0, 1.0));
+            *spoil = Some(Spoil { role: "state", tensor: 0, by });
+        })?;
+    }
+    Ok(())
 }
 
 const TOO_LATE: Draw = Draw { seed: 1, step: 1, micro_batch: MICRO_BATCHES_MAX };
 
 fn quantize(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let op = QuantizeOp::stochastic(Draw::new(1, 2));
-    let good = Quantize::<f32> { op, tensors: given(rng), slots: 6, spoil: None };
+    let good = Quantize::<f32> { op, tensors: given(rng), slots: 6, state: None, spoil: None };
     let mut spoiler = Spoiler { good, visit };
+    states(&mut spoiler, |c| (&mut c.state, &mut c.spoil))?;
     spoiler.lengths(&["words", "scales"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.tensors[LAST].slot = 6)?;
     spoiler.with("slot of the highest number", |c| c.tensors[LAST].slot = usize::MAX)?;
@@ -201,6 +254,7 @@ fn dequantize(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>>
 fn adaptive(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let op = Adaptive { bits: 4, block: BlockSize::default(), draw: Draw::new(3, 4), weight: 1.0 };
     let mut spoiler = Spoiler { good: AccumulateAdaptive::<f32>::new(vec![(op, given(rng))]), visit };
+    states(&mut spoiler, |c| (&mut c.state, &mut c.spoil))?;
     spoiler.lengths(&["levels", "scales"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.batches[0].1[LAST].slot = c.slots)?;
     spoiler.with("slot of the highest number", |c| c.batches[0].1[LAST].slot = usize::MAX)?;
@@ -220,6 +274,7 @@ fn exact(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>> {
     let op =
         Exact { bits: 4, block: BlockSize::default(), draw: Draw::new(3, 4), weight: 1.0, held: 0, headroom: None };
     let mut spoiler = Spoiler { good: AccumulateExact::<f32>::new(vec![(op, given(rng))]), visit };
+    states(&mut spoiler, |c| (&mut c.state, &mut c.spoil))?;
     spoiler.lengths(&["counts", "scales", "seen"], LAST, |c| &mut c.spoil)?;
     spoiler.with("slot past the last", |c| c.batches[0].1[LAST].slot = c.slots)?;
     spoiler.with("slot of the highest number", |c| c.batches[0].1[LAST].slot = usize::MAX)?;
@@ -443,6 +498,7 @@ fn updates(rng: &mut Rng, adamw: bool, visit: &mut impl Visit) -> Result<(), Box
     let good = update::<f32>(rng, rule, &[96, 130, 64]);
     let half = update::<half::f16>(rng, rule, &[96, 130, 64]);
     let mut spoiler = Spoiler { good, visit };
+    states(&mut spoiler, |c| (&mut c.state, &mut c.spoil))?;
     spoiler.lengths(&["levels", "scales", "moment"], 1, |c| &mut c.spoil)?;
     spoiler.lengths(&["dense"], LAST, |c| &mut c.spoil)?;
     if adamw {
@@ -479,6 +535,7 @@ fn update_8bit(rng: &mut Rng, visit: &mut impl Visit) -> Result<(), Box<Failure>
     let good: UpdateAdamW8<f32> = update_adamw_8bit::update(rng, op, &[96, 130, 64]);
     let half = update_adamw_8bit::update::<half::f16>(rng, op, &[96, 130, 64]);
     let mut spoiler = Spoiler { good, visit };
+    states(&mut spoiler, |c| (&mut c.state, &mut c.spoil))?;
     spoiler.lengths(&["levels", "scales", "moments", "moment scales"], 1, |c| &mut c.spoil)?;
     spoiler.lengths(&["dense", "moments", "moment scales"], LAST, |c| &mut c.spoil)?;
     spoiler.with("first on a block of levels, but not of moments", |c| c.tensors[LAST].first = 32)?;

@@ -9,13 +9,15 @@ use crate::numerics::pack::{field, level, set_field, set_level};
 use crate::numerics::scale::{count_scale, level_scale, stochastic_scale};
 use crate::numerics::trit::keep;
 use crate::op::accumulate::{Adaptive, AdaptiveItem, Exact, ExactItem, F32};
+use crate::op::state::Under;
 use crate::op::{Checked, Element, Launch, Report};
 
 impl Launch<Adaptive> for Reference {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Adaptive, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
+        let op = op.under_words(state.0);
         for item in items {
-            reports[item.report].merge(adaptive(op, item));
+            reports[item.report].merge(adaptive(&op, item));
         }
         Ok(())
     }
@@ -52,9 +54,10 @@ fn adaptive<T: Element>(op: &Adaptive, item: &mut AdaptiveItem<'_, Reference, T>
 
 impl Launch<Exact> for Reference {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Exact, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
+        let op = op.under_words(state.0);
         for item in items {
-            reports[item.report].merge(exact(op, item));
+            reports[item.report].merge(exact(&op, item));
         }
         Ok(())
     }

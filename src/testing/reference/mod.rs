@@ -9,6 +9,7 @@ mod memory;
 mod pack;
 mod quantize;
 mod reduce;
+mod state;
 mod update;
 mod window;
 

@@ -9,13 +9,15 @@ use crate::numerics::scale::stochastic_scale;
 use crate::numerics::threshold::{Moments, Sum, relative};
 use crate::numerics::trit::{above, keep};
 use crate::op::quantize::{Item, Quantize, Rule, Threshold};
+use crate::op::state::Under;
 use crate::op::{Checked, Element, Launch, Report};
 
 impl Launch<Quantize> for Reference {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Quantize, T>) -> Result<()> {
-        let (op, items, reports) = work.into_parts();
+        let (op, items, (state, reports)) = work.into_parts();
+        let op = op.under_words(state.0);
         for item in items {
-            reports[item.report].merge(quantize(op, item));
+            reports[item.report].merge(quantize(&op, item));
         }
         Ok(())
     }

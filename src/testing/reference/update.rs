@@ -8,6 +8,7 @@ use crate::numerics::level::read_out;
 use crate::numerics::moments::{MOMENT_BLOCK, decode, encode, moment_scale};
 use crate::numerics::pack::level;
 use crate::numerics::update::{adamw, sgd, to_bf16};
+use crate::op::state::{Under, skips};
 use crate::op::update::{AdamW, Gradient, Sgd, Source};
 use crate::op::update_adamw_8bit::AdamW8;
 use crate::op::{Checked, Element, ElementType, Launch, Report};
@@ -15,10 +16,11 @@ use crate::testing::values::raw;
 
 impl Launch<Sgd> for Reference {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, Sgd, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
-        if stopped(guards) {
+        let (op, items, (state, guards, reports)) = work.into_parts();
+        if stopped(guards) || skips(state.0) {
             return Ok(());
         }
+        let op = op.under_words(state.0);
         for item in items {
             let draws = draws(&op.source.draw.position(item.tensor, domain::WEIGHT), item.first, item.weights.len());
             for (i, weight) in item.weights.iter_mut().enumerate() {
@@ -42,10 +44,11 @@ impl Launch<Sgd> for Reference {
 
 impl Launch<AdamW> for Reference {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
-        if stopped(guards) {
+        let (op, items, (state, guards, reports)) = work.into_parts();
+        if stopped(guards) || skips(state.0) {
             return Ok(());
         }
+        let op = op.under_words(state.0);
         for item in items {
             let draws = draws(&op.source.draw.position(item.tensor, domain::WEIGHT), item.first, item.weights.len());
             for (i, weight) in item.weights.iter_mut().enumerate() {
@@ -67,10 +70,11 @@ impl Launch<AdamW> for Reference {
 
 impl Launch<AdamW8> for Reference {
     fn launch<T: Element>(&self, work: Checked<'_, '_, Self, AdamW8, T>) -> Result<()> {
-        let (op, items, (guards, reports)) = work.into_parts();
-        if stopped(guards) {
+        let (op, items, (state, guards, reports)) = work.into_parts();
+        if stopped(guards) || skips(state.0) {
             return Ok(());
         }
+        let op = op.under_words(state.0);
         for item in items {
             let draws = draws(&op.source.draw.position(item.tensor, domain::WEIGHT), item.first, item.weights.len());
             let old = |i: usize| decode(item.moments[i], item.moment_scales[i / MOMENT_BLOCK]);
