@@ -45,7 +45,7 @@ pub(crate) const SHADERS: &[(&str, &[Axis])] = &[
     ("reduce_f32", &[]),
     ("reduce_finish", &[]),
     ("reduce_norm", &[ALL_BITS]),
-    ("state_decide", &[SOFT]),
+    ("state", &[SOFT]),
     ("state_micro_batch", &[SOFT]),
     ("state_params", &[SOFT]),
     ("state_step", &[]),

@@ -12,6 +12,7 @@ use cudarc::driver::sys::{
 };
 use cudarc::driver::{CudaContext, CudaGraph};
 use half::bf16;
+use trigrad::Backend;
 use trigrad::Result;
 use trigrad::cpu::Cpu;
 use trigrad::cuda::Cuda;
@@ -30,7 +31,6 @@ use trigrad::op::state::{AdvanceStep, AdvanceStepItem, Following};
 use trigrad::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use trigrad::op::window::{Look, LookItem, Merge, MergeItem, WindowScales, WindowScalesItem};
 use trigrad::op::{BlockSize, Draw, Grouping, Report, run};
-use trigrad::{Backend, Memory};
 
 const BITS: u32 = 4;
 const COUNT_BITS: u32 = 8;
@@ -219,8 +219,12 @@ impl<B: Backend> Model<B> {
             });
         }
         let op = AdamW { source, terms: AdamWTerms::new(0.01, (0.9, 0.999), 1e-8, 0.1, 1) };
-        let side = |state, guards, kept| (StateOn(Some(state)), Some(guards), kept);
-        run::<_, _, f32>(b, &op, &mut items, side(B::view(&self.state), &self.reports, &mut self.kept))?;
+        run::<_, _, f32>(
+            b,
+            &op,
+            &mut items,
+            (StateOn(Some(B::view(&self.state))), Some(&self.reports), &mut self.kept),
+        )?;
         drop(items);
         let mut items = Vec::new();
         for (i, t) in self.tensors.iter_mut().enumerate() {
@@ -235,7 +239,12 @@ impl<B: Backend> Model<B> {
         }
         let terms = SgdTerms { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
         let op = Sgd { source, terms, nesterov: true };
-        run::<_, _, bf16>(b, &op, &mut items, side(B::view(&self.state), &self.reports, &mut self.kept))
+        run::<_, _, bf16>(
+            b,
+            &op,
+            &mut items,
+            (StateOn(Some(B::view(&self.state))), Some(&self.reports), &mut self.kept),
+        )
     }
 
     /// Everything, queued. What one operation leaves is what the next ones read.

@@ -2,11 +2,11 @@
 
 use super::device::Wgpu;
 use super::error::backend;
+use super::follow::{Follows, Places, ieee};
 use super::pipeline::{ALIASED, Flags, Pipeline};
 use super::raw::{BINDING, Raw};
 use super::shader::{Program, Shader};
 use super::shaders::{self, StateParams};
-use super::state::{Follows, Places, ieee};
 use super::view::View;
 use crate::error::{Error, Result};
 use bytemuck::Pod;

@@ -22,6 +22,7 @@ mod dequantize;
 mod device;
 mod error;
 mod expand;
+mod follow;
 mod launch;
 mod layout;
 mod limits;
