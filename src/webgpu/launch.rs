@@ -241,8 +241,10 @@ impl<'a> Batch<'a> {
 
     /// The parameters of all dispatches.
     fn parameters(&self) -> Vec<&[u8]> {
-        let params = |s| if let &Step::Dispatch { ref params, .. } = s { Some(params.as_slice()) } else { None };
-        self.steps.iter().filter_map(params).collect()
+        self.steps
+            .iter()
+            .filter_map(|s| if let Step::Dispatch { params, .. } = s { Some(params.as_slice()) } else { None })
+            .collect()
     }
 
     /// What the state changes in them before they are used; nothing where no dispatch follows one.
