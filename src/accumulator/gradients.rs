@@ -108,7 +108,7 @@ impl<'a, M: Memory<View<'a, bf16> = &'a [bf16]>> From<&'a [bf16]> for Floats<'a,
 }
 
 /// Picks the views of one element type out of a list of any.
-pub(super) trait Typed: Element {
+pub(crate) trait Typed: Element {
     fn of<'a, M: Memory>(floats: &Floats<'a, M>) -> Option<M::View<'a, Self>>;
 }
 

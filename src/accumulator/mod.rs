@@ -51,6 +51,8 @@ mod tensor;
 
 pub(crate) use config::format_text;
 pub use config::{Config, Format, NonFinite, Reduce, Scales, Spec};
+#[cfg(feature = "candle")]
+pub(crate) use gradients::Typed;
 pub use gradients::{Floats, Id};
 pub(crate) use some::valid_adaptive;
 pub use state::{State, TensorState};

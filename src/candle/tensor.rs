@@ -1,8 +1,8 @@
 //! One tensor at 2 bits an element.
 
 use super::storage::{Shared, float, tensor, with_views};
-use crate::accumulator::Floats;
-use crate::device::{Buffer, Device, View};
+use crate::accumulator::{Floats, Typed};
+use crate::device::{Buffer, Device, Reports, View};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::numerics::pack::words;
@@ -47,11 +47,19 @@ pub struct TernaryTensor {
 /// # Ok::<(), trigrad::Error>(())
 /// ```
 pub fn quantize(tensor: &Tensor, op: &Quantize) -> Result<TernaryTensor> {
-    one(tensor, op, 0)
+    float(tensor.dtype())?;
+    op.validate()?;
+    op.grouping.validate(tensor.elem_count())?;
+    let one = on_device(tensor.device(), &[tensor], &[0], op).map_err(|e| match e {
+        Error::InTensor { source, .. } => *source,
+        e => e,
+    })?;
+    one.into_iter().next().ok_or(Error::Length { what: "tensors", expected: 1, got: 0 })
 }
 
 /// Quantizes tensors, numbered as they come: the number is part of what a stochastic draw depends on, beside the
-/// seed, step and micro-batch in `op` and the element's index.
+/// seed, step and micro-batch in `op` and the element's index. The tensors of a device are one list: a launch a type of
+/// elements, and one wait.
 ///
 /// # Errors
 ///
@@ -59,47 +67,88 @@ pub fn quantize(tensor: &Tensor, op: &Quantize) -> Result<TernaryTensor> {
 /// Inf or 2^126 and above; [`Error::Alignment`] where rows do not divide it. [`Error::Parameter`] and
 /// [`Error::Limit`] for what `op` says; [`Error::NoDevice`].
 pub fn quantize_all(tensors: &[&Tensor], op: &Quantize) -> Result<Vec<TernaryTensor>> {
-    let numbered = tensors.iter().zip(0u32..);
-    numbered.map(|(t, number)| one(t, op, number).map_err(|e| at(e, number))).collect()
+    op.validate()?;
+    for (number, x) in tensors.iter().enumerate() {
+        let fits = || float(x.dtype()).and_then(|()| op.grouping.validate(x.elem_count()));
+        fits().map_err(|e| at(e, number))?;
+    }
+    let mut all: Vec<Option<TernaryTensor>> = tensors.iter().map(|_| None).collect();
+    for (first, x) in tensors.iter().enumerate() {
+        if all[first].is_some() {
+            continue;
+        }
+        let here = (first..tensors.len()).filter(|i| tensors[*i].device().same_device(x.device())).collect::<Vec<_>>();
+        for (i, packed) in here.iter().zip(on_device(x.device(), tensors, &here, op)?) {
+            all[*i] = Some(packed);
+        }
+    }
+    Ok(all.into_iter().flatten().collect())
 }
 
-fn at(e: Error, number: u32) -> Error {
+fn at(e: Error, number: usize) -> Error {
     match e {
         e @ Error::InTensor { .. } => e,
         e => e.in_tensor(format!("#{number}")),
     }
 }
 
-fn one(x: &Tensor, op: &Quantize, number: u32) -> Result<TernaryTensor> {
-    float(x.dtype())?;
-    op.validate()?;
-    let device = super::storage::device(x.device())?;
-    let n = x.elem_count();
-    op.grouping.validate(n)?;
-    let (mut words, mut scales) = (device.zeros(words(n, 2))?, device.zeros(op.grouping.groups(n))?);
-    let report = with_views(&[x], |views| match views {
-        [Floats::F32(x)] => run(&device, op, number, *x, &mut words, &mut scales),
-        [Floats::F16(x)] => run(&device, op, number, *x, &mut words, &mut scales),
-        [Floats::Bf16(x)] => run(&device, op, number, *x, &mut words, &mut scales),
-        _ => length("tensors", 1, views.len()).map(|()| Report::default()),
+/// Quantizes the tensors of a device, given by their numbers: a launch a type of elements, and one wait.
+fn on_device(
+    home: &candle_core::Device,
+    tensors: &[&Tensor],
+    numbers: &[usize],
+    op: &Quantize,
+) -> Result<Vec<TernaryTensor>> {
+    let device = super::storage::device(home)?;
+    let mut reports = device.reports(numbers.len())?;
+    let make = |number: &usize| {
+        let n = tensors[*number].elem_count();
+        let make = || Ok((device.zeros(words(n, 2))?, device.zeros(op.grouping.groups(n))?));
+        make().map_err(|e| at(e, *number))
+    };
+    let mut packed: Vec<(Buffer<u32>, Buffer<u16>)> = numbers.iter().map(make).collect::<Result<_>>()?;
+    let here: Vec<&Tensor> = numbers.iter().map(|i| tensors[*i]).collect();
+    with_views(&here, |views| {
+        launch::<f32>(&device, op, numbers, views, &mut packed, &mut reports)?;
+        launch::<f16>(&device, op, numbers, views, &mut packed, &mut reports)?;
+        launch::<bf16>(&device, op, numbers, views, &mut packed, &mut reports)
     })?;
-    report.finite()?;
-    let home = x.device().clone();
-    Ok(TernaryTensor { device, home, shape: x.dims().to_vec(), n, grouping: op.grouping, words, scales, report })
+    let reports = device.read_reports(&reports)?;
+    let mut all = Vec::with_capacity(numbers.len());
+    for (((number, x), (words, scales)), report) in numbers.iter().zip(here).zip(packed).zip(reports) {
+        report.finite().map_err(|e| at(e, *number))?;
+        let (shape, n, grouping) = (x.dims().to_vec(), x.elem_count(), op.grouping);
+        all.push(TernaryTensor {
+            device: device.clone(),
+            home: home.clone(),
+            shape,
+            n,
+            grouping,
+            words,
+            scales,
+            report,
+        });
+    }
+    Ok(all)
 }
 
-fn run<T: Element>(
+/// Quantizes the tensors whose elements are of a type.
+fn launch<T: Typed>(
     device: &Device,
     op: &Quantize,
-    tensor: u32,
-    x: View<'_, T>,
-    words: &mut Buffer<u32>,
-    scales: &mut Buffer<u16>,
-) -> Result<Report> {
-    let mut reports = device.reports(1)?;
-    let (x, words, scales) = (Device::shorten(x), Device::view_mut(words), Device::view_mut(scales));
-    device.quantize(op, &mut [Item { tensor, first: 0, x, words, scales, report: 0 }], &mut reports)?;
-    Ok(device.read_reports(&reports)?.first().copied().unwrap_or_default())
+    numbers: &[usize],
+    views: &[Floats<'_, Device>],
+    packed: &mut [(Buffer<u32>, Buffer<u16>)],
+    reports: &mut Reports,
+) -> Result<()> {
+    let mut items = Vec::with_capacity(numbers.len());
+    for (report, ((number, x), (words, scales))) in numbers.iter().zip(views).zip(packed).enumerate() {
+        if let Some(x) = T::of(x) {
+            let (words, scales) = (Device::view_mut(words), Device::view_mut(scales));
+            items.push(Item { tensor: *number as u32, first: 0, x: Device::shorten(x), words, scales, report });
+        }
+    }
+    if items.is_empty() { Ok(()) } else { device.quantize(op, &mut items, reports) }
 }
 
 impl TernaryTensor {

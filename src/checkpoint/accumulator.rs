@@ -24,11 +24,13 @@ impl<B: Backend> Accumulator<B> {
     }
 
     /// Takes over the state in a file, which any backend may have saved, of this version of the format or an earlier one.
+    /// The file decides what the run has come to: sums, reports, step, micro-batch and the seed of the draws. The caller
+    /// decides what happens to NaN. Tensors, their formats and the block must be the same.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::NotACheckpoint`], [`Error::CheckpointTruncated`], [`Error::CheckpointCorrupted`],
-    /// [`Error::CheckpointVersion`]; [`Error::CheckpointMismatch`] for another configuration, format or number of tensors;
+    /// [`Error::CheckpointVersion`]; [`Error::CheckpointMismatch`] for another block, format or number of tensors;
     /// [`Error::CheckpointField`]; and with [`Error::InFile`] around it: [`Error::UnknownTensor`] or [`Error::Shape`] for
     /// other tensors, what [`set_state`](Self::set_state) says for a value that can not be, what the device reports.
     /// Nothing is then changed.
@@ -42,11 +44,16 @@ impl<B: Backend> Accumulator<B> {
         if contents.version < 2 {
             upgrade(&mut contents)?;
         }
-        same_config(&mut contents, self.config())?;
+        contents.same("config.block", self.config().block.get())?;
+        let seed = contents.get("config.seed")?;
+        // What happens to NaN is the caller's choice; the file says what it was.
+        contents.text("config.non_finite")?;
         same_specs(&mut contents, self.specs(), self.config())?;
         let state = get_state(&mut contents, "sum", self.specs().len())?;
         contents.empty()?;
-        self.set_state(&state)
+        self.set_state(&state)?;
+        self.set_seed(seed);
+        Ok(())
     }
 }
 
@@ -81,22 +88,10 @@ fn upgrade(contents: &mut Contents) -> Result<()> {
     Ok(())
 }
 
-fn config_fields(config: &Config) -> Vec<(&'static str, String)> {
-    vec![
-        ("config.block", config.block.get().to_string()),
-        ("config.seed", config.seed.to_string()),
-        ("config.non_finite", format!("{:?}", config.non_finite).to_lowercase()),
-    ]
-}
-
-pub(crate) fn put_config(contents: &mut Contents, config: &Config) {
-    for (name, value) in config_fields(config) {
-        contents.set(name, value);
-    }
-}
-
-pub(crate) fn same_config(contents: &mut Contents, config: &Config) -> Result<()> {
-    config_fields(config).into_iter().try_for_each(|(name, value)| contents.same(name, value))
+fn put_config(contents: &mut Contents, config: &Config) {
+    contents.set("config.block", config.block.get());
+    contents.set("config.seed", config.seed);
+    contents.set("config.non_finite", format!("{:?}", config.non_finite).to_lowercase());
 }
 
 pub(crate) fn put_specs(contents: &mut Contents, specs: &[Spec], config: &Config) {

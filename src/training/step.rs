@@ -216,7 +216,9 @@ impl<B: Backend> Training<B> {
         optimizer.updates = optimizer.updates.saturating_add(1);
         let kept = found.iter().zip(self.specs()).filter(|(r, _)| r.non_finite > 0);
         let kept = kept.map(|(r, spec)| (spec.name.clone(), r.non_finite)).collect();
-        self.ended(Outcome::Updated { norm: plan.norm, clip: plan.clip, kept })
+        // The weights are updated: a window that can not be cleared is not one to step with again.
+        let ended = self.ended(Outcome::Updated { norm: plan.norm, clip: plan.clip, kept });
+        ended.map_err(|e| Error::UpdatedInPart { source: Box::new(e) })
     }
 }
 

@@ -11,6 +11,7 @@ use trigrad::cpu::Cpu;
 use trigrad::op::item::Rewrap;
 use trigrad::op::side::Side;
 use trigrad::op::{self, Checked, Element, Launch, Operation, Report};
+use trigrad::training::{AdamW, Optimizer, Options, Rule, Sgd, Training, WeightsMut};
 use trigrad::{Error, Memory, Result};
 
 /// The CPU, except that a call fails when its time has come, with what it should have done done in part or not at all.
@@ -155,8 +156,16 @@ impl Rewrap<Failing, Cpu> for Same {
     }
 }
 
-/// Operations that write to a window: they fail, one tensor after the other.
-const WRITING: [&str; 5] = ["accumulate_adaptive", "accumulate_exact", "accumulate_f32", "window_scales", "merge"];
+/// Operations that write to a window or to weights: they fail, one tensor after the other.
+const WRITING: [&str; 7] = [
+    "accumulate_adaptive",
+    "accumulate_exact",
+    "accumulate_f32",
+    "window_scales",
+    "merge",
+    "update_sgd",
+    "update_adamw",
+];
 
 impl<O: Operation> Launch<O> for Failing
 where
@@ -392,4 +401,51 @@ fn a_call_that_never_ran_leaves_the_window_as_it_was() {
     assert!(matches!(acc.merge(&from).unwrap_err(), Error::WrongDevice { .. }));
     acc.merge(&from).unwrap();
     assert_eq!(values(&acc), values(&from));
+}
+
+fn gradients(training: &mut Training<Failing>) -> Result<()> {
+    let (a, b) = ([1.5f32; 100], [-0.5f32; 50]);
+    training.accumulate(&[("a", a[..].into()), ("b", b[..].into())], 1.0)
+}
+
+fn step(
+    training: &mut Training<Failing>,
+    optimizer: &mut Optimizer<Failing>,
+    weights: &mut (Vec<f32>, Vec<half::bf16>),
+) -> Result<()> {
+    let weights = vec![WeightsMut::F32(&mut weights.0[..]), WeightsMut::Bf16(&mut weights.1[..])];
+    training.step(optimizer, weights).map(|outcome| assert!(outcome.updated()))
+}
+
+/// Wherever a step fails, the error says that weights may have moved, and the window is not applied again.
+#[test]
+fn a_failure_in_the_middle_of_a_step_is_told_and_the_window_is_never_applied_twice() {
+    for (rule, format) in [
+        (Rule::Sgd(Sgd { momentum: 0.9, ..Sgd::default() }), Format::Adaptive { bits: 4 }),
+        (Rule::AdamW(AdamW::default()), FORMATS[3][0]),
+    ] {
+        let mut failures = 0;
+        for fails_at in 1.. {
+            let backend = Failing::default();
+            let config = Config { format, seed: 1, ..Config::default() };
+            let options = Options { config, small: 0, ..Options::default() };
+            let specs = [Spec::new("a", [100]), Spec::new("b", [50])];
+            let mut training = Training::new(backend.clone(), &specs, options).unwrap();
+            let mut optimizer = Optimizer::new(&training, rule).unwrap();
+            let mut weights = (vec![1f32; 100], vec![half::bf16::ONE; 50]);
+            gradients(&mut training).unwrap();
+            backend.left.set(fails_at);
+            let Err(e) = step(&mut training, &mut optimizer, &mut weights) else { break };
+            failures += 1;
+            assert!(matches!(e, Error::UpdatedInPart { .. }), "{e}");
+            let e = step(&mut training, &mut optimizer, &mut weights).unwrap_err();
+            assert!(matches!(e, Error::Refused { .. }), "{e}");
+            let e = gradients(&mut training).unwrap_err();
+            assert!(matches!(e, Error::Refused { .. }), "{e}");
+            training.reset().unwrap();
+            gradients(&mut training).unwrap();
+            step(&mut training, &mut optimizer, &mut weights).unwrap();
+        }
+        assert!(failures > 4, "only {failures} calls failed");
+    }
 }
