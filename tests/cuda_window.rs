@@ -270,7 +270,9 @@ fn the_windows_are_of_all_kinds() -> Result<()> {
     assert!(clipped.contains(&true) && clipped[..2].contains(&false), "{clipped:?}");
     assert!(left[BAD].1 == left[BAD - 1].1, "a window that is skipped changes no weight");
     for window in [1, 3] {
-        let same = left[window].1.iter().zip(&left[window - 1].1).filter(|(a, b)| a == b).count();
+        // Of the first tensor; scales of moments move only where a power of two is crossed.
+        let pairs = left[window].1.iter().zip(&left[window - 1].1).take(7);
+        let same = pairs.filter(|(a, b)| a == b).count();
         assert_eq!(same, 0, "window {window}");
     }
     let scales: Vec<f32> = left.iter().map(|(state, _)| state.loss_scale).collect();
