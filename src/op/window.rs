@@ -21,7 +21,7 @@ impl Look {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] for a weight that is not finite.
+    /// [`crate::Error::Parameter`] for a weight that is not finite.
     pub fn validate(&self) -> Result<()> {
         finite("weight", self.weight)
     }
@@ -44,7 +44,7 @@ impl<M: Memory + ?Sized, T: Element> LookItem<'_, M, T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`].
+    /// [`crate::Error::Length`].
     pub fn validate(&self, op: &Look) -> Result<()> {
         length("seen", op.block.blocks(M::len(&self.x)), M::len_mut(&self.seen))
     }
@@ -67,7 +67,7 @@ impl WindowScales {
     ///
     /// # Errors
     ///
-    /// [`Error::Parameter`] for a headroom that is not finite and above 0; [`Error::BitWidth`].
+    /// [`crate::Error::Parameter`] for a headroom that is not finite and above 0; [`crate::Error::BitWidth`].
     pub fn validate(&self) -> Result<()> {
         bits_among(self.bits, EXACT_BITS)?;
         headroom_in_range(self.headroom)
@@ -89,7 +89,7 @@ impl<M: Memory + ?Sized> WindowScalesItem<'_, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`].
+    /// [`crate::Error::Length`].
     pub fn validate(&self, _: &WindowScales) -> Result<()> {
         length("scales", M::len(&self.seen), M::len_mut(&self.scales))
     }
@@ -130,7 +130,7 @@ impl<M: Memory + ?Sized> CompareScalesItem<'_, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`].
+    /// [`crate::Error::Length`].
     pub fn validate(&self, _: &CompareScales) -> Result<()> {
         length("scales", M::len(&self.a), M::len(&self.b))
     }
@@ -154,7 +154,7 @@ impl Merge {
     ///
     /// # Errors
     ///
-    /// [`Error::BitWidth`], [`Error::Limit`] where the sum could overflow.
+    /// [`crate::Error::BitWidth`], [`crate::Error::Limit`] where the sum could overflow.
     pub fn validate(&self) -> Result<()> {
         bits_among(self.bits, EXACT_BITS)?;
         counts_fit(self.bits, u64::from(self.held) + u64::from(self.added))
@@ -180,7 +180,7 @@ impl<M: Memory + ?Sized> MergeItem<'_, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`].
+    /// [`crate::Error::Length`].
     pub fn validate(&self, _: &Merge) -> Result<()> {
         length("counts", M::len_mut(&self.into), M::len(&self.from))?;
         length("seen", M::len_mut(&self.seen), M::len(&self.seen_from))
