@@ -4,12 +4,13 @@ use super::ModelGradients;
 use super::in_place::{AT_ONCE, contiguous, no_weights, with_weights};
 use crate::device::Device;
 use crate::error::Result;
-use crate::training::{AdamW, Begun, Optimizer, Outcome, Rule, Sgd};
+use crate::training::{AdamW, Begun, Optimizer, OptimizerOptions, Outcome, Rule, Sgd};
 use candle_core::{DType, Tensor};
 use candle_nn::ParamsAdamW;
 
 /// Plain SGD, with momentum or AdamW, in place on the variables of a model: no dense gradient ever exists. Weights are
-/// f32 or bf16 (computed in f32 and rounded stochastically, seeded); moments are f32.
+/// f32 or bf16 (computed in f32 and rounded stochastically, seeded); moments are f32, or in
+/// 8 bits where [`OptimizerOptions`] say so.
 ///
 /// AdamW is `candle_nn`'s, operation by operation; SGD is PyTorch's with dampening 0.
 ///
@@ -69,13 +70,38 @@ impl FusedOptimizer {
     ///
     /// As for [`sgd`](Self::sgd).
     pub fn new(gradients: &ModelGradients, rule: Rule) -> Result<Self> {
+        Self::with_options(gradients, rule, &OptimizerOptions::default())
+    }
+
+    /// Any rule, with parameter groups and a format of the moments.
+    ///
+    /// # Errors
+    ///
+    /// As for [`sgd`](Self::sgd) and [`Optimizer::with_options`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Var};
+    /// use trigrad::candle::{FusedOptimizer, ModelGradients};
+    /// use trigrad::training::{AdamW, Group, MomentFormat, OptimizerOptions, Options, Rule};
+    ///
+    /// let w = Var::zeros((64, 64), DType::F32, &Device::Cpu)?;
+    /// let b = Var::zeros(64, DType::F32, &Device::Cpu)?;
+    /// let gradients = ModelGradients::from_vars(&[("w".into(), w), ("b".into(), b)], Options::default())?;
+    /// let options = OptimizerOptions { moments: MomentFormat::Bits8, groups: vec![Group::no_decay()] };
+    /// let adam = FusedOptimizer::with_options(&gradients, Rule::AdamW(AdamW::default()), &options)?;
+    /// assert_eq!(adam.optimizer().moments_of(0), Some(MomentFormat::Bits8));
+    /// # Ok::<(), trigrad::Error>(())
+    /// ```
+    pub fn with_options(gradients: &ModelGradients, rule: Rule, options: &OptimizerOptions) -> Result<Self> {
         gradients.has_variables()?;
         for (spec, dtype) in gradients.specs().iter().zip(&gradients.dtypes) {
             if !matches!(dtype, DType::F32 | DType::BF16) {
                 return Err(no_weights(*dtype).in_tensor(&*spec.name));
             }
         }
-        Ok(FusedOptimizer { inner: Optimizer::new(&gradients.inner, rule)? })
+        Ok(FusedOptimizer { inner: Optimizer::with_options(&gradients.inner, rule, options)? })
     }
 
     /// Updates the weights with the mean gradient, clipped, free of the loss scale; then starts the next window. A
@@ -137,6 +163,15 @@ impl FusedOptimizer {
     /// [`crate::Error::Parameter`] unless it is finite and at least 0; the rate is then as it was.
     pub fn set_learning_rate(&mut self, to: f64) -> Result<()> {
         self.inner.set_learning_rate(to)
+    }
+
+    /// The learning rate is this function of the updates made from now on; see [`Optimizer::set_schedule`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`set_learning_rate`](Self::set_learning_rate), for the rate of the next step.
+    pub fn set_schedule(&mut self, schedule: impl Fn(u32) -> f64 + Send + Sync + 'static) -> Result<()> {
+        self.inner.set_schedule(schedule)
     }
 
     /// Updates made: skipped windows do not count.

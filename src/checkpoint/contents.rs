@@ -13,6 +13,7 @@ pub(crate) enum Array {
     U64(Vec<u64>),
     Bf16(Vec<u16>),
     F16(Vec<u16>),
+    U16(Vec<u16>),
     F32(Vec<f32>),
 }
 
@@ -21,7 +22,7 @@ impl Array {
         match self {
             Array::U32(x) => x.len(),
             Array::U64(x) => x.len(),
-            Array::Bf16(x) | Array::F16(x) => x.len(),
+            Array::Bf16(x) | Array::F16(x) | Array::U16(x) => x.len(),
             Array::F32(x) => x.len(),
         }
     }
@@ -31,7 +32,7 @@ impl Array {
         match self {
             Array::U32(_) | Array::F32(_) => 4,
             Array::U64(_) => 8,
-            Array::Bf16(_) | Array::F16(_) => 2,
+            Array::Bf16(_) | Array::F16(_) | Array::U16(_) => 2,
         }
     }
 
@@ -42,6 +43,7 @@ impl Array {
             Array::U64(_) => "U64",
             Array::Bf16(_) => "BF16",
             Array::F16(_) => "F16",
+            Array::U16(_) => "U16",
             Array::F32(_) => "F32",
         }
     }
@@ -105,6 +107,13 @@ impl Contents {
         match self.take(name)? {
             Array::U64(x) => Ok(x),
             other => Err(self.kind(name, "U64", &other)),
+        }
+    }
+
+    pub(crate) fn u16s(&mut self, name: &str) -> Result<Vec<u16>> {
+        match self.take(name)? {
+            Array::U16(x) => Ok(x),
+            other => Err(self.kind(name, "U16", &other)),
         }
     }
 

@@ -172,7 +172,7 @@ fn in_bytes(arrays: &[(&str, &Array)], mut to: impl FnMut(&[u8]) -> std::io::Res
     arrays.iter().try_for_each(|(_, array)| match array {
         Array::U32(x) => pieces(x, u32::to_le_bytes, &mut to),
         Array::U64(x) => pieces(x, u64::to_le_bytes, &mut to),
-        Array::Bf16(x) | Array::F16(x) => pieces(x, u16::to_le_bytes, &mut to),
+        Array::Bf16(x) | Array::F16(x) | Array::U16(x) => pieces(x, u16::to_le_bytes, &mut to),
         Array::F32(x) => pieces(x, f32::to_le_bytes, &mut to),
     })
 }
@@ -191,6 +191,7 @@ fn from_bytes(contents: &Contents, name: &str, dtype: Dtype, data: &[u8]) -> Res
     match dtype {
         Dtype::U32 => Ok(Array::U32(numbers(data, u32::from_le_bytes)?)),
         Dtype::U64 => Ok(Array::U64(numbers(data, u64::from_le_bytes)?)),
+        Dtype::U16 => Ok(Array::U16(numbers(data, u16::from_le_bytes)?)),
         Dtype::F16 => Ok(Array::F16(numbers(data, u16::from_le_bytes)?)),
         Dtype::BF16 => Ok(Array::Bf16(numbers(data, u16::from_le_bytes)?)),
         Dtype::F32 => Ok(Array::F32(numbers(data, f32::from_le_bytes)?)),

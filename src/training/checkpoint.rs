@@ -2,6 +2,7 @@
 //! checksum. What the file decides and what the caller decides is said on the [module's page](super).
 
 use super::feedback::{Feedback, Residual};
+use super::moments::Moments;
 use super::optimizer::Optimizer;
 use super::upgrade::upgrade;
 use super::weights::one_each;
@@ -81,11 +82,8 @@ impl<B: Backend> Training<B> {
             optimizer.made_for(self.specs())?;
             c.set("optimizer.buffers", optimizer.rule().buffers());
             c.set("optimizer.updates", optimizer.updates);
-            for (i, buffers) in optimizer.moments.iter().enumerate() {
-                for (j, buffer) in buffers.iter().enumerate() {
-                    let x = self.backend().download(B::view(buffer))?;
-                    c.arrays.insert(format!("optimizer.{i}.{j}"), Array::F32(x));
-                }
+            for (i, moments) in optimizer.moments.iter().enumerate() {
+                moments.put(self.backend(), &mut c, i)?;
             }
         }
         Ok(c)
@@ -212,7 +210,7 @@ impl<B: Backend> Training<B> {
         feedback.of(self.backend(), tensors, reports)
     }
 
-    fn get_optimizer(&self, c: &mut Contents, optimizer: Option<&Optimizer<B>>) -> Result<Option<Moments<B>>> {
+    fn get_optimizer(&self, c: &mut Contents, optimizer: Option<&Optimizer<B>>) -> Result<Option<Progress<B>>> {
         c.same("optimizer", optimizer.map_or("none", |o| o.rule().name()))?;
         let Some(optimizer) = optimizer else { return Ok(None) };
         optimizer.made_for(self.specs())?;
@@ -224,21 +222,12 @@ impl<B: Backend> Training<B> {
         }
         let updates = c.get("optimizer.updates")?;
         let mut moments = Vec::with_capacity(self.specs().len());
-        for (i, spec) in self.specs().iter().enumerate() {
-            let mut new = Vec::with_capacity(buffers);
-            for j in 0..buffers {
-                let field = format!("optimizer.{i}.{j}");
-                let x = c.f32s(&field)?;
-                length("moments", spec.elements()?, x.len()).map_err(|e| e.in_tensor(&*spec.name))?;
-                if let Some(at) = x.iter().position(|x| !x.is_finite()) {
-                    let reason = format!("element {at} is {}, which no update writes", x[at]);
-                    return Err(c.at_fault(&field, reason).in_tensor(&*spec.name));
-                }
-                new.push(self.backend().upload(&x)?);
-            }
-            moments.push(new);
+        for (i, (spec, held)) in self.specs().iter().zip(&optimizer.moments).enumerate() {
+            let at = (i, spec.elements()?);
+            let got = Moments::get(self.backend(), c, at, held.format(), buffers);
+            moments.push(got.map_err(|e| e.in_tensor(&*spec.name))?);
         }
-        Ok(Some(Moments { updates, moments }))
+        Ok(Some(Progress { updates, moments }))
     }
 
     fn get_weights(&self, c: &mut Contents, types: &[&'static str]) -> Result<Vec<Array>> {
@@ -271,9 +260,10 @@ impl<B: Backend> Training<B> {
         self.counts = loaded.counts;
         self.feedback = loaded.feedback;
         self.refused = None;
-        if let (Some(optimizer), Some(moments)) = (optimizer, loaded.optimizer) {
-            optimizer.updates = moments.updates;
-            optimizer.moments = moments.moments;
+        if let (Some(optimizer), Some(progress)) = (optimizer, loaded.optimizer) {
+            optimizer.updates = progress.updates;
+            optimizer.moments = progress.moments;
+            optimizer.follow();
         }
         Ok(())
     }
@@ -287,14 +277,15 @@ pub(crate) struct Loaded<B: Backend> {
     counts: Counts,
     loss_scale: LossScale,
     feedback: Option<Feedback<B>>,
-    optimizer: Option<Moments<B>>,
+    optimizer: Option<Progress<B>>,
     /// Weights in host memory; none where the file has none.
     pub(crate) weights: Vec<Array>,
 }
 
-struct Moments<B: Backend> {
+/// What an optimizer has come to.
+struct Progress<B: Backend> {
     updates: u32,
-    moments: Vec<Vec<B::Buffer<f32>>>,
+    moments: Vec<Moments<B>>,
 }
 
 /// Weights of one tensor on the backend, before they are taken over.

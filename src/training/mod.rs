@@ -51,7 +51,9 @@
 mod accumulate;
 mod checkpoint;
 mod feedback;
+mod groups;
 mod loss_scale;
+mod moments;
 mod optimizer;
 mod options;
 mod outcome;
@@ -65,6 +67,7 @@ mod weights;
 
 #[cfg(feature = "candle")]
 pub(crate) use checkpoint::download;
+pub use groups::{Group, MomentFormat, OptimizerOptions};
 pub use loss_scale::LossScale;
 pub use optimizer::{AdamW, Optimizer, Rule, Sgd};
 pub use options::{Missing, Options};

@@ -1,6 +1,6 @@
 //! Training that only queues: a step waits for nothing, and what it came to is read when it is asked for.
 
-use super::optimizer::{Optimizer, Rule, Terms};
+use super::optimizer::{Optimizer, Rule};
 use super::step::With;
 use super::{Counts, Outcome, Training, WeightsMut};
 use crate::accumulator::{Floats, Id, NonFinite};
@@ -69,7 +69,7 @@ impl<B: Backend> Queued<B> {
     /// # Errors
     ///
     /// [`Error::WindowStarted`]; [`Error::Conflict`] for error feedback, whose residual is cleared by what a step comes to,
-    /// and for [`NonFinite::Reject`], which waits; [`Error::AnotherModel`], [`Error::UnknownTensor`] or [`Error::Shape`] for an
+    /// for [`NonFinite::Reject`], which waits, and for a schedule; [`Error::AnotherModel`], [`Error::UnknownTensor`] or [`Error::Shape`] for an
     /// optimizer of other tensors; [`Error::Parameter`] for a beta above 0.99998 ([`corrections`]) or a number that f32 does
     /// not hold; [`Error::Refused`]; what the device reports.
     pub fn new(training: Training<B>, mut optimizer: Optimizer<B>) -> Result<Self> {
@@ -88,7 +88,11 @@ impl<B: Backend> Queued<B> {
             return Err(Error::Conflict { what: "NonFinite::Reject", with, advice });
         }
         decide(&training).validate()?;
-        training.validate(&unit(optimizer.rule()), 1.0)?;
+        if optimizer.has_schedule() {
+            let advice = "call Queued::set_learning_rate before each step";
+            return Err(Error::Conflict { what: "a schedule", with, advice });
+        }
+        optimizer.unit_terms().iter().try_for_each(|terms| training.validate(terms, 1.0))?;
         let table = match optimizer.rule() {
             Rule::AdamW(p) => corrections((p.beta1, p.beta2))?,
             Rule::Sgd(_) => Vec::new(),
@@ -153,7 +157,7 @@ impl<B: Backend> Queued<B> {
         let op = decide(training);
         training.sums.queue_decision(&op, B::view_mut(state), norm, B::view(corrections))?;
         // The step is that of the state.
-        let terms = unit(optimizer.rule());
+        let terms = optimizer.unit_terms();
         let with = With { terms, factor: 0.0, step: 0, state: Some(B::view(state)) };
         let all: Vec<usize> = (0..training.specs().len()).collect();
         training.update_places(optimizer, &with, &all, weights)?;
@@ -300,9 +304,4 @@ impl<B: Backend> Queued<B> {
 
 fn decide<B: Backend>(training: &Training<B>) -> Decide {
     Decide { clip_norm: training.options.clip_norm.map(|limit| limit as f32) }
-}
-
-/// The terms of a rate of 1, for the state to give them its own.
-fn unit(rule: &Rule) -> Terms {
-    rule.with_learning_rate(1.0).terms(0)
 }

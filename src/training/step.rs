@@ -1,12 +1,14 @@
 //! The step: weights follow the window, in place.
 
+use super::moments::Moments;
 use super::optimizer::{Optimizer, Terms};
 use super::weights::{Weight, one_each};
-use super::{Missing, Outcome, Ready, Training, WeightsMut};
+use super::{Missing, MomentFormat, Outcome, Ready, Training, WeightsMut};
 use crate::accumulator::Held;
 use crate::error::{Error, Result};
 use crate::op::side::StateOn;
 use crate::op::update::{AdamW, AdamWItem, Sgd, SgdItem, Source};
+use crate::op::update_adamw_8bit::{AdamW8, AdamW8Item};
 use crate::op::{Backend, Draw, run};
 use half::bf16;
 
@@ -19,17 +21,18 @@ pub(crate) enum Begun {
 }
 
 /// What every update of a step shares.
-#[derive(Clone, Copy)]
 pub(crate) struct Plan {
     factor: f32,
     norm: f64,
     clip: f64,
-    terms: Terms,
+    /// One for each set of numbers.
+    terms: Vec<Terms>,
 }
 
 /// What the launches of an update share: terms, factor and step, and the state that puts them right, if there is one.
 pub(super) struct With<'s, B: Backend> {
-    pub(super) terms: Terms,
+    /// One for each set of numbers.
+    pub(super) terms: Vec<Terms>,
     pub(super) factor: f32,
     pub(super) step: u32,
     pub(super) state: Option<B::View<'s, u32>>,
@@ -73,12 +76,12 @@ impl<B: Backend> Training<B> {
     pub(crate) fn begin(&mut self, optimizer: &mut Optimizer<B>) -> Result<Begun> {
         self.usable()?;
         optimizer.made_for(self.specs())?;
-        let terms = optimizer.rule().terms(optimizer.updates);
-        self.validate(&terms, 1.0)?;
+        let terms = optimizer.terms()?;
+        terms.iter().try_for_each(|terms| self.validate(terms, 1.0))?;
         match self.ready()? {
             skip @ Ready::Skip { .. } => self.finish(skip).map(Begun::Over),
             Ready::Step { factor, norm, clip } => {
-                self.validate(&terms, factor)?;
+                terms.iter().try_for_each(|terms| self.validate(terms, factor))?;
                 self.backend().clear_reports(&mut optimizer.found)?;
                 Ok(Begun::Update(Plan { factor, norm, clip, terms }))
             }
@@ -112,7 +115,7 @@ impl<B: Backend> Training<B> {
         weights: Vec<WeightsMut<'_, B>>,
     ) -> Result<()> {
         self.being_written();
-        let with = With { terms: plan.terms, factor: plan.factor, step: self.window(), state: None };
+        let with = With { terms: plan.terms.clone(), factor: plan.factor, step: self.window(), state: None };
         let updated = self.update_places(optimizer, &with, places, weights);
         let in_part = |e: Error| match e {
             e @ Error::UpdatedInPart { .. } => e,
@@ -139,65 +142,47 @@ impl<B: Backend> Training<B> {
             if let Some((_, weights)) = given.next_if(|(place, _)| **place == i)
                 && self.takes_part(i)
             {
-                work.push(Work { tensor: i, held: self.sums.held(i)?, weights, moments });
+                let set = optimizer.sets.of_tensor.get(i).copied().unwrap_or_default();
+                work.push(Work { tensor: i, set, held: self.sums.held(i)?, weights, moments });
             }
         }
-        let mut widths: Vec<u32> = work.iter().filter_map(Work::bits).collect();
-        widths.sort_unstable();
-        widths.dedup();
-        for bits in widths {
-            self.launch::<f32>(&mut optimizer.found, with, Some(bits), &mut work)?;
-            self.launch::<bf16>(&mut optimizer.found, with, Some(bits), &mut work)?;
+        // One launch for the tensors that share numbers, width, kind of moments and type of weights.
+        let mut kinds: Vec<_> = work.iter().map(Work::kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        for kind in kinds {
+            if kind.narrow {
+                self.launch::<bf16>(&mut optimizer.found, with, kind, &mut work)?;
+            } else {
+                self.launch::<f32>(&mut optimizer.found, with, kind, &mut work)?;
+            }
         }
-        self.launch::<f32>(&mut optimizer.found, with, None, &mut work)?;
-        self.launch::<bf16>(&mut optimizer.found, with, None, &mut work)
+        Ok(())
     }
 
-    /// Updates the tensors of a width; without one, those held in f32.
+    /// Updates the tensors of a kind.
     fn launch<T: Weight>(
         &self,
         found: &mut B::Reports,
         with: &With<'_, B>,
-        bits: Option<u32>,
+        kind: Kind,
         work: &mut [Work<'_, '_, '_, B>],
     ) -> Result<()> {
-        let source = self.source(bits.unwrap_or_else(|| self.options.config.bits()), with.factor, with.step);
+        let source = self.source(kind.bits.unwrap_or_else(|| self.options.config.bits()), with.factor, with.step);
         let state = StateOn(with.state.map(B::shorten));
-        match with.terms {
-            Terms::Sgd(terms, nesterov) => {
-                let mut items = Vec::with_capacity(work.len());
-                for w in work.iter_mut().filter(|w| w.bits() == bits) {
-                    let (tensor, report, gradient) = (w.tensor as u32, w.tensor, w.held.gradient().shorten());
-                    let momentum = w.moments.first_mut().map(B::view_mut);
-                    if let Some(weights) = T::of::<B>(&mut w.weights) {
-                        items.push(SgdItem { tensor, first: 0, gradient, weights, momentum, report });
-                    }
-                }
-                if items.is_empty() {
-                    return Ok(());
-                }
+        let work = work.iter_mut().filter(|w| w.kind() == kind);
+        match with.terms.get(kind.set).copied() {
+            None => Ok(()), // there is one for each set
+            Some(Terms::Sgd(terms, nesterov)) => {
+                let mut items: Vec<_> = work.filter_map(|w| w.sgd::<T>()).collect();
                 run::<_, _, T>(self.backend(), &Sgd { source, terms, nesterov }, &mut items, (state, None, found))
             }
-            Terms::AdamW(terms) => {
-                let mut items = Vec::with_capacity(work.len());
-                for w in work.iter_mut().filter(|w| w.bits() == bits) {
-                    let (tensor, report, gradient) = (w.tensor as u32, w.tensor, w.held.gradient().shorten());
-                    if let (Some(weights), [one, two]) = (T::of::<B>(&mut w.weights), &mut w.moments[..]) {
-                        let (first_moment, second_moment) = (B::view_mut(one), B::view_mut(two));
-                        items.push(AdamWItem {
-                            tensor,
-                            first: 0,
-                            gradient,
-                            weights,
-                            first_moment,
-                            second_moment,
-                            report,
-                        });
-                    }
-                }
-                if items.is_empty() {
-                    return Ok(());
-                }
+            Some(Terms::AdamW(terms)) if kind.bytes => {
+                let mut items: Vec<_> = work.filter_map(|w| w.adamw_8bit::<T>()).collect();
+                run::<_, _, T>(self.backend(), &AdamW8 { source, terms }, &mut items, (state, None, found))
+            }
+            Some(Terms::AdamW(terms)) => {
+                let mut items: Vec<_> = work.filter_map(|w| w.adamw::<T>()).collect();
                 run::<_, _, T>(self.backend(), &AdamW { source, terms }, &mut items, (state, None, found))
             }
         }
@@ -214,6 +199,7 @@ impl<B: Backend> Training<B> {
         };
         self.refused = None;
         optimizer.updates = optimizer.updates.saturating_add(1);
+        optimizer.follow();
         let kept = found.iter().zip(self.specs()).filter(|(r, _)| r.non_finite > 0);
         let kept = kept.map(|(r, spec)| (spec.name.clone(), r.non_finite)).collect();
         // The weights are updated: a window that can not be cleared is not one to step with again.
@@ -222,20 +208,74 @@ impl<B: Backend> Training<B> {
     }
 }
 
+/// What tensors share that are updated by one launch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    /// The set of numbers.
+    set: usize,
+    /// The width of levels and counts; none for a sum in f32.
+    bits: Option<u32>,
+    /// Whether moments are in 8 bits.
+    bytes: bool,
+    /// Whether weights are bf16.
+    narrow: bool,
+}
+
 /// One tensor of an update.
 struct Work<'h, 'w, 'm, B: Backend> {
     tensor: usize,
+    set: usize,
     held: Held<'h, B>,
     weights: WeightsMut<'w, B>,
-    moments: &'m mut Vec<B::Buffer<f32>>,
+    moments: &'m mut Moments<B>,
 }
 
 impl<B: Backend> Work<'_, '_, '_, B> {
-    /// The width of levels and counts.
-    fn bits(&self) -> Option<u32> {
-        match self.held {
+    fn kind(&self) -> Kind {
+        let bits = match self.held {
             Held::Levels { bits, .. } => Some(bits),
             Held::F32(_) => None,
-        }
+        };
+        let bytes = self.moments.format() == MomentFormat::Bits8;
+        Kind { set: self.set, bits, bytes, narrow: matches!(self.weights, WeightsMut::Bf16(_)) }
+    }
+
+    fn sgd<T: Weight>(&mut self) -> Option<SgdItem<'_, B, T>> {
+        let Moments::Wide(buffers) = &mut *self.moments else { return None };
+        Some(SgdItem {
+            tensor: self.tensor as u32,
+            first: 0,
+            gradient: self.held.gradient().shorten(),
+            weights: T::of::<B>(&mut self.weights)?,
+            momentum: buffers.first_mut().map(B::view_mut),
+            report: self.tensor,
+        })
+    }
+
+    fn adamw<T: Weight>(&mut self) -> Option<AdamWItem<'_, B, T>> {
+        let Moments::Wide(buffers) = &mut *self.moments else { return None };
+        let [one, two] = &mut buffers[..] else { return None };
+        Some(AdamWItem {
+            tensor: self.tensor as u32,
+            first: 0,
+            gradient: self.held.gradient().shorten(),
+            weights: T::of::<B>(&mut self.weights)?,
+            first_moment: B::view_mut(one),
+            second_moment: B::view_mut(two),
+            report: self.tensor,
+        })
+    }
+
+    fn adamw_8bit<T: Weight>(&mut self) -> Option<AdamW8Item<'_, B, T>> {
+        let Moments::Bytes { words, scales } = &mut *self.moments else { return None };
+        Some(AdamW8Item {
+            tensor: self.tensor as u32,
+            first: 0,
+            gradient: self.held.gradient().shorten(),
+            weights: T::of::<B>(&mut self.weights)?,
+            moments: B::view_mut(words),
+            moment_scales: B::view_mut(scales),
+            report: self.tensor,
+        })
     }
 }

@@ -34,5 +34,6 @@ mod properties;
 mod published;
 mod support;
 mod training_backends;
+mod training_groups;
 mod training_queued;
 mod unbiased;
