@@ -246,6 +246,15 @@ pub enum Error {
         /// The same there.
         got: u64,
     },
+    /// One micro-batch more than was declared of a window; the window is as it was.
+    #[error(
+        "the window has all {declared} micro-batches that were declared: step with it, or declare more \
+         (`Options::micro_batches`)"
+    )]
+    WindowFull {
+        /// Micro-batches declared.
+        declared: u32,
+    },
     /// A call that needs whole micro-batches, while one is open of which parts come one by one.
     #[error(
         "a micro-batch is open, with gradients for {came} of {tensors} tensors so far: finish it with \

@@ -23,7 +23,8 @@ impl<B: Backend> Training<B> {
     /// # Errors
     ///
     /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::NoGradient`]; [`Error::Length`] or
-    /// [`Error::WrongDevice`] within the tensor; [`Error::Parameter`] for a weight that is not finite; [`Error::Limit`]
+    /// [`Error::WrongDevice`] within the tensor; [`Error::Parameter`] for a weight that is not finite; [`Error::WindowFull`]
+    /// for one more than [`super::Options::micro_batches`]; [`Error::Limit`]
     /// where exact counts are full or the micro-batch index is at its limit; [`Error::NonFinite`] under
     /// [`crate::accumulator::NonFinite::Reject`]. The state is then as it was. After a failure of the device, or a
     /// panic, in the middle of a call the window is refused until reset ([`Error::Refused`]).
@@ -33,6 +34,7 @@ impl<B: Backend> Training<B> {
         weight: f32,
     ) -> Result<()> {
         self.usable()?;
+        self.room()?;
         let given = self.sums.accepted_some(gradients, weight)?;
         self.none_missing(&given)?;
         if let Some(mut feedback) = self.feedback.take() {

@@ -260,6 +260,7 @@ impl<B: Backend> Training<B> {
         self.counts = loaded.counts;
         self.feedback = loaded.feedback;
         self.refused = None;
+        self.total = None;
         if let (Some(optimizer), Some(progress)) = (optimizer, loaded.optimizer) {
             optimizer.updates = progress.updates;
             optimizer.moments = progress.moments;

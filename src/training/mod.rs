@@ -16,10 +16,10 @@
 //!
 //! [`Training::save`] writes weights, moments, sums and the place in the run to one file with one checksum. On load
 //! **the file decides what the run has come to**: weights, moments, sums, residuals, seed, step, micro-batch, counts,
-//! updates, and where a dynamic loss scale stands. **The caller decides how it goes on**: learning rate, momentum, betas,
+//! updates, and where a dynamic loss scale stands. **The caller decides how it goes on**: learning rate, schedule, groups, momentum, betas,
 //! eps, decay, clipping, what happens to NaN, to missing gradients, how a loss scale grows. **Structure must
-//! be the same**: names, shapes and order of the tensors, their formats and headroom, the block, the residual's bits, the kind of
-//! optimizer and of its moments, the types of the weights; a difference is [`Error::CheckpointMismatch`], and nothing is
+//! be the same**: names, shapes and order of the tensors, their formats and headroom, the block, the residual's bits, the
+//! kind of optimizer, the number and format of its moments, tensor by tensor, the types of the weights; a difference is [`Error::CheckpointMismatch`], and nothing is
 //! then changed. A file of version 1, of adaptive sums, loads too; it has no weights: load them from their own.
 //!
 //! # Examples
@@ -64,6 +64,7 @@ mod step;
 mod summary;
 mod upgrade;
 mod weights;
+mod window;
 
 #[cfg(feature = "candle")]
 pub(crate) use checkpoint::download;
@@ -95,6 +96,8 @@ pub struct Training<B: Backend> {
     reached: Vec<bool>,
     counts: Counts,
     refused: Option<String>,
+    /// What the mean of this window is over, where it is not the sum of its weights.
+    total: Option<f64>,
     hook: Option<Box<Hook>>,
 }
 
@@ -139,6 +142,7 @@ impl<B: Backend> Training<B> {
             options,
             counts: Counts::default(),
             refused: None,
+            total: None,
             hook: None,
         })
     }
@@ -242,6 +246,7 @@ impl<B: Backend> Training<B> {
         let cleared = self.clear(refused);
         self.refuse_on_error(cleared)?;
         self.reached.fill(false);
+        self.total = None;
         Ok(())
     }
 

@@ -46,6 +46,10 @@ pub struct Options {
     /// Adaptive formats only. Rounding is unbiased without it; what it buys at 4 bits is less noise. Not for 2 bits: what
     /// rounding to three values loses is as large as the sum, and fed back it adds noise (the guide has the figures).
     pub residual_bits: Option<u32>,
+    /// Micro-batches of a window, those of all workers, if they are declared: one more is refused
+    /// ([`Error::WindowFull`]), fewer may be stepped with, uneven ones are weighted. That exact counts can hold so many is
+    /// then checked at the start. [`Options::window`] also chooses the width by it.
+    pub micro_batches: Option<u32>,
     /// On a CUDA device of candle's: whether the device's memory pool keeps what is freed for the next allocation, instead
     /// of giving it back to the system at each wait; `cuda::Cuda::keep_freed_memory` says what that means for others, and
     /// how to undo it. On unless chosen otherwise; means nothing elsewhere.
@@ -77,6 +81,7 @@ impl Default for Options {
             clip_norm: None,
             loss_scale: LossScale::none(),
             residual_bits: None,
+            micro_batches: None,
             keep_freed_memory: true,
         }
     }
@@ -88,10 +93,12 @@ impl Options {
     /// # Errors
     ///
     /// What [`Config::validate`] says; [`Error::BitWidth`] for a residual of other than 4 or 8 bits;
-    /// [`Error::Parameter`] for a norm or loss scale that is not finite and above 0; [`Error::Conflict`] for a residual
+    /// [`Error::Parameter`] for a norm or loss scale that is not finite and above 0, and for a window of no micro-batches;
+    /// [`Error::Limit`] for more of them than exact counts can hold; [`Error::Conflict`] for a residual
     /// beside a format that is not adaptive.
     pub fn validate(&self) -> Result<()> {
         self.config.validate()?;
+        self.window_fits(self.config.format)?;
         self.loss_scale.validate()?;
         if let Some(norm) = self.clip_norm
             && !(norm.is_finite() && norm > 0.0)
@@ -117,6 +124,9 @@ impl Options {
             Format::Exact { scales, .. } => Format::Exact { bits: 32, scales },
         };
         let of = |spec: &Spec| {
+            if let Some(format) = spec.format {
+                self.window_fits(format).map_err(|e| e.in_tensor(&*spec.name))?;
+            }
             let keep = spec.elements()? < self.small || contains_any(&spec.name, &self.keep_f32);
             let spec = spec.clone();
             Ok(if keep && spec.format.is_none() { spec.format(wide) } else { spec })

@@ -12,9 +12,11 @@ impl<B: Backend> Training<B> {
     ///
     /// # Errors
     ///
-    /// As for [`Accumulator::begin_micro_batch`](crate::accumulator::Accumulator::begin_micro_batch).
+    /// [`Error::WindowFull`] for one more than [`super::Options::micro_batches`]; otherwise as for
+    /// [`Accumulator::begin_micro_batch`](crate::accumulator::Accumulator::begin_micro_batch).
     pub fn begin_micro_batch(&mut self, weight: f32) -> Result<()> {
         self.usable()?;
+        self.room()?;
         self.sums.begin_micro_batch(weight)
     }
 

@@ -158,7 +158,7 @@ impl<B: Backend> Queued<B> {
         training.sums.queue_decision(&op, B::view_mut(state), norm, B::view(corrections))?;
         // The step is that of the state.
         let terms = optimizer.unit_terms();
-        let with = With { terms, factor: 0.0, step: 0, state: Some(B::view(state)) };
+        let with = With { terms: &terms, factor: 0.0, step: 0, state: Some(B::view(state)) };
         let all: Vec<usize> = (0..training.specs().len()).collect();
         training.update_places(optimizer, &with, &all, weights)?;
         training.refused = None;

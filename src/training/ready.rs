@@ -116,12 +116,12 @@ impl<B: Backend> Training<B> {
     }
 
     /// What makes a sum of scaled gradients a mean of unscaled ones.
-    fn mean(&self) -> Result<f64> {
+    pub(super) fn mean(&self) -> Result<f64> {
         let weights = self.weights();
         if weights == 0.0 {
             return Err(Error::NothingAccumulated { weights });
         }
-        Ok(1.0 / weights / self.loss_scale())
+        Ok(1.0 / self.total.unwrap_or(weights) / self.loss_scale())
     }
 
     fn clip(&self, norm: f64) -> f64 {

@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 /// What the launches of an update share: terms, factor and step, and the state that puts them right, if there is one.
 pub(super) struct With<'s, B: Backend> {
     /// One for each set of numbers.
-    pub(super) terms: Vec<Terms>,
+    pub(super) terms: &'s [Terms],
     pub(super) factor: f32,
     pub(super) step: u32,
     pub(super) state: Option<B::View<'s, u32>>,
@@ -115,7 +115,7 @@ impl<B: Backend> Training<B> {
         weights: Vec<WeightsMut<'_, B>>,
     ) -> Result<()> {
         self.being_written();
-        let with = With { terms: plan.terms.clone(), factor: plan.factor, step: self.window(), state: None };
+        let with = With { terms: &plan.terms, factor: plan.factor, step: self.window(), state: None };
         let updated = self.update_places(optimizer, &with, places, weights);
         let in_part = |e: Error| match e {
             e @ Error::UpdatedInPart { .. } => e,

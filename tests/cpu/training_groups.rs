@@ -9,9 +9,9 @@ use trigrad::accumulator::{Config, Floats, Format, Spec};
 use trigrad::cpu::Cpu;
 use trigrad::device::Device;
 use trigrad::numerics::update::AdamWTerms;
+use trigrad::op::Draw;
 use trigrad::op::update::{Gradient, Source};
 use trigrad::op::update_adamw_8bit::{AdamW8, AdamW8Item};
-use trigrad::op::{BlockSize, Draw};
 use trigrad::training::{
     AdamW, Group, MomentFormat, Optimizer, OptimizerOptions, Options, Rule, Sgd, Training, WeightsMut,
 };
@@ -81,7 +81,9 @@ impl<B: Backend + Clone> Run<B> {
                 given.iter().enumerate().map(|(i, g)| (i, Floats::F32(B::view(g)))).collect();
             self.training.accumulate(&given, 1.0)?;
             if self.training.count() == 2 {
-                let [a, embedding, bias] = &mut self.wide[..] else { return Ok(()) };
+                let [a, embedding, bias] = &mut self.wide[..] else {
+                    return Err(Error::NothingAccumulated { weights: 0.0 });
+                };
                 let weights = vec![
                     WeightsMut::F32(B::view_mut(a)),
                     WeightsMut::Bf16(B::view_mut(&mut self.narrow)),
@@ -175,15 +177,17 @@ fn a_window_is_the_operation_called_by_hand() -> Result<()> {
             .collect();
         let list: Vec<(usize, Floats<'_, Cpu>)> = given.iter().map(|g| g[..].into()).enumerate().collect();
         other.training.accumulate(&list, 1.0)?;
-        let trigrad::training::Ready::Step { factor, .. } = other.training.ready()? else { return Ok(()) };
-        let tensors = other.training.sums().state()?.tensors;
-        let trigrad::accumulator::TensorState::Adaptive { levels, scales: level_scales } = &tensors[0] else {
-            return Ok(());
+        let trigrad::training::Ready::Step { factor, .. } = other.training.ready()? else {
+            return Err(Error::NothingAccumulated { weights: 0.0 });
         };
-        let source = Source { bits: 4, block: BlockSize::new(256)?, factor, draw: Draw::new(5, window) };
+        let tensors = other.training.sums().state()?.tensors;
+        let trigrad::accumulator::TensorState::Levels { levels, scales: level_scales, .. } = &tensors[0] else {
+            return Err(Error::NothingAccumulated { weights: 0.0 });
+        };
+        let source = Source { bits: 4, block: Config::default().block, factor, draw: Draw::new(5, window) };
         let terms = AdamWTerms::new(0.02, (0.9, 0.999), 1e-8, 0.2, window + 1);
         let mut reports = cpu.reports(1)?;
-        let gradient = Gradient::Levels { levels: &levels[..], scales: &level_scales[..] };
+        let gradient = Gradient::Packed { levels: &levels[..], scales: &level_scales[..] };
         let mut items = [AdamW8Item {
             tensor: 0,
             first: 0,
@@ -290,5 +294,66 @@ fn a_schedule_follows_the_updates_and_a_checkpoint_restores_its_place() -> Resul
     assert!(matches!(failed, Err(Error::Parameter { name: "learning rate", .. })), "{failed:?}");
     second.optimizer.set_learning_rate(0.01)?;
     assert_eq!(second.training.count(), 2);
+    Ok(())
+}
+
+fn one_tensor(options: Options) -> Result<Training<Cpu>> {
+    Training::new(Cpu::new(), &[Spec::new("w", [300])], options)
+}
+
+#[test]
+fn a_declared_window_takes_so_many_micro_batches_and_no_more() -> Result<()> {
+    let g: Vec<f32> = (0..300).map(|i| noise(1, i)).collect();
+    let mut training = one_tensor(Options { small: 0, ..Options::window(2) })?;
+    let mut w = vec![0f32; 300];
+    let mut adam = Optimizer::new(&training, adam())?;
+    training.accumulate(&[("w", g[..].into())], 1.0)?;
+    training.accumulate(&[("w", g[..].into())], 0.5)?;
+    let before = training.sums().state()?;
+    let refused = training.accumulate(&[("w", g[..].into())], 1.0);
+    assert!(matches!(refused, Err(Error::WindowFull { declared: 2 })), "{refused:?}");
+    assert!(matches!(training.begin_micro_batch(1.0), Err(Error::WindowFull { declared: 2 })));
+    assert_eq!(training.sums().state()?, before);
+    assert!(training.step(&mut adam, vec![WeightsMut::F32(&mut w[..])])?.updated());
+    // Fewer may be stepped with.
+    training.accumulate(&[("w", g[..].into())], 1.0)?;
+    assert!(training.step(&mut adam, vec![WeightsMut::F32(&mut w[..])])?.updated());
+    Ok(())
+}
+
+#[test]
+fn capacity_and_width_follow_from_the_declared_window() {
+    for (micro_batches, bits) in [(1, 4), (8, 4), (9, 8), (1000, 8)] {
+        assert_eq!(Options::window(micro_batches).config.format, Format::Adaptive { bits });
+    }
+    assert!(matches!(one_tensor(Options::window(0)), Err(Error::Parameter { name: "micro-batches", .. })));
+    let exact = |bits, micro_batches| {
+        let format = Format::Exact { bits, scales: trigrad::accumulator::Scales::FirstLook { headroom: 2.0 } };
+        let config = Config { format, ..Config::default() };
+        one_tensor(Options { config, micro_batches: Some(micro_batches), small: 0, ..Options::default() }).map(drop)
+    };
+    assert!(exact(4, 7).is_ok() && exact(8, 127).is_ok());
+    assert!(matches!(exact(4, 8), Err(Error::Limit { limit: 7, got: 8, .. })));
+}
+
+#[test]
+fn the_mean_is_over_the_total_that_was_given_and_norms_are_those_of_the_tensors() -> Result<()> {
+    let (a, b) = ([3f32, 4.0], [12f32]);
+    let specs = [Spec::new("a", [2]), Spec::new("b", [1])];
+    let mut training = Training::new(Cpu::new(), &specs, Options::default())?;
+    training.accumulate(&[("a", a[..].into()), ("b", b[..].into())], 10.0)?;
+    assert_eq!((training.norm()?, training.norms()?), (13.0, vec![5.0, 12.0]));
+    training.set_total(40.0)?;
+    assert_eq!((training.norm()?, training.norms()?), (13.0 / 4.0, vec![5.0 / 4.0, 3.0]));
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(training.set_total(bad).is_err());
+    }
+    let mut sgd = Optimizer::sgd(&training, Sgd { learning_rate: 1.0, ..Sgd::default() })?;
+    let (mut x, mut y) = ([0f32; 2], [0f32]);
+    let weights = vec![WeightsMut::F32(&mut x[..]), WeightsMut::F32(&mut y[..])];
+    assert!(training.step(&mut sgd, weights)?.updated());
+    assert_eq!((x, y), ([-0.75, -1.0], [-3.0]));
+    training.accumulate(&[("a", a[..].into()), ("b", b[..].into())], 10.0)?;
+    assert_eq!(training.norm()?, 13.0, "the total was the last window's");
     Ok(())
 }
