@@ -69,9 +69,9 @@ impl<B: Backend> Queued<B> {
     /// # Errors
     ///
     /// [`Error::WindowStarted`]; [`Error::Conflict`] for error feedback, whose residual is cleared by what a step comes to,
-    /// for [`NonFinite::Reject`], which waits, and for a schedule; [`Error::AnotherModel`], [`Error::UnknownTensor`] or [`Error::Shape`] for an
-    /// optimizer of other tensors; [`Error::Parameter`] for a beta above 0.99998 ([`corrections`]) or a number that f32 does
-    /// not hold; [`Error::Refused`]; what the device reports.
+    /// for [`NonFinite::Reject`], which waits, and for a schedule; [`Error::AnotherModel`], [`Error::UnknownTensor`] or
+    /// [`Error::Shape`] for an optimizer of other tensors; [`Error::Parameter`] for a beta above 0.99998 ([`corrections`])
+    /// or a number that f32 does not hold; [`Error::Refused`]; what the device reports.
     pub fn new(training: Training<B>, mut optimizer: Optimizer<B>) -> Result<Self> {
         training.usable()?;
         optimizer.made_for(training.specs())?;

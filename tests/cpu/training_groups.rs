@@ -13,7 +13,7 @@ use trigrad::op::Draw;
 use trigrad::op::update::{Gradient, Source};
 use trigrad::op::update_adamw_8bit::{AdamW8, AdamW8Item};
 use trigrad::training::{
-    AdamW, Group, MomentFormat, Optimizer, OptimizerOptions, Options, Rule, Sgd, Training, WeightsMut,
+    AdamW, Group, MomentFormat, Optimizer, OptimizerOptions, Options, Queued, Rule, Sgd, Training, WeightsMut,
 };
 use trigrad::{Backend, Error, Memory, Result};
 
@@ -353,7 +353,71 @@ fn the_mean_is_over_the_total_that_was_given_and_norms_are_those_of_the_tensors(
     let weights = vec![WeightsMut::F32(&mut x[..]), WeightsMut::F32(&mut y[..])];
     assert!(training.step(&mut sgd, weights)?.updated());
     assert_eq!((x, y), ([-0.75, -1.0], [-3.0]));
+    assert!(matches!(training.set_total(1.0), Err(Error::NothingAccumulated { .. })));
     training.accumulate(&[("a", a[..].into()), ("b", b[..].into())], 10.0)?;
     assert_eq!(training.norm()?, 13.0, "the total was the last window's");
+    Ok(())
+}
+
+/// Four windows of one micro-batch by steps without a wait: the bits of all weights.
+fn queued<B: Backend + Clone>(backend: &B) -> Result<Vec<f32>> {
+    let Run { training, optimizer, mut wide, mut narrow } = Run::new(backend, &groups())?;
+    let mut queued = Queued::new(training, optimizer)?;
+    for k in 0..4 {
+        let make =
+            |i: usize| -> Vec<f32> { (0..specs()[i].elements().unwrap()).map(|j| noise(4 * k + i, j)).collect() };
+        let given = (0..4).map(|i| backend.upload(&make(i))).collect::<Result<Vec<_>>>()?;
+        let given: Vec<(usize, Floats<'_, B>)> =
+            given.iter().enumerate().map(|(i, g)| (i, Floats::F32(B::view(g)))).collect();
+        queued.accumulate(&given, 1.0)?;
+        let [a, embedding, bias] = &mut wide[..] else { return Err(Error::NothingAccumulated { weights: 0.0 }) };
+        queued.step(vec![
+            WeightsMut::F32(B::view_mut(a)),
+            WeightsMut::Bf16(B::view_mut(&mut narrow)),
+            WeightsMut::F32(B::view_mut(embedding)),
+            WeightsMut::F32(B::view_mut(bias)),
+        ])?;
+    }
+    assert!(queued.outcome()?.updated());
+    assert_eq!(queued.settle()?.1.updates(), 4);
+    let mut all = Vec::new();
+    for w in &wide {
+        all.extend(backend.download(B::view(w))?);
+    }
+    Ok(all)
+}
+
+#[test]
+fn groups_step_without_a_wait_too() -> Result<()> {
+    let want = queued(&trigrad::testing::Reference)?;
+    for cpu in Cpu::kinds() {
+        assert!(queued(&cpu)? == want, "{}", Memory::name(&cpu));
+    }
+    // The waiting form, whose factor and terms may differ in the last place. A tensor of f32 moments and a bias without
+    // decay: coded moments may round to a neighbour for that.
+    let mut run = Run::new(&Cpu::new(), &groups())?;
+    for k in 0..4 {
+        let make =
+            |i: usize| -> Vec<f32> { (0..specs()[i].elements().unwrap()).map(|j| noise(4 * k + i, j)).collect() };
+        let given: Vec<Vec<f32>> = (0..4).map(make).collect();
+        let given: Vec<(usize, Floats<'_, Cpu>)> = given.iter().map(|g| g[..].into()).enumerate().collect();
+        run.training.accumulate(&given, 1.0)?;
+        let [a, embedding, bias] = &mut run.wide[..] else {
+            return Err(Error::NothingAccumulated { weights: 0.0 });
+        };
+        let weights = vec![
+            WeightsMut::F32(&mut a[..]),
+            WeightsMut::Bf16(&mut run.narrow[..]),
+            WeightsMut::F32(&mut embedding[..]),
+            WeightsMut::F32(&mut bias[..]),
+        ];
+        assert!(run.training.step(&mut run.optimizer, weights)?.updated());
+    }
+    let waited: Vec<f32> = run.wide[1..].iter().flatten().copied().collect();
+    assert!(waited.iter().zip(&want[4800..]).all(|(a, b)| (a - b).abs() < 1e-5));
+    // A schedule is a function of the host's.
+    let Run { training, mut optimizer, .. } = Run::new(&Cpu::new(), &groups())?;
+    optimizer.set_schedule(|_| 0.01)?;
+    assert!(matches!(Queued::new(training, optimizer), Err(Error::Conflict { what: "a schedule", .. })));
     Ok(())
 }
