@@ -126,7 +126,7 @@ impl FusedOptimizer {
             let entered = with_weights(&vars, &mut |weights| training.update(optimizer, &plan, places, weights));
             entered.map_err(|e| gradients.inner.in_part(e))?;
         }
-        gradients.inner.updated(&mut self.inner, plan)
+        gradients.inner.updated(&mut self.inner, &plan)
     }
 
     /// The optimizer underneath, which knows no candle.

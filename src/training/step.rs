@@ -58,7 +58,7 @@ impl<B: Backend> Training<B> {
             Begun::Update(plan) => {
                 let all: Vec<usize> = (0..self.specs().len()).collect();
                 self.update(optimizer, &plan, &all, weights)?;
-                self.updated(optimizer, plan)
+                self.updated(optimizer, &plan)
             }
         }
     }
@@ -189,7 +189,7 @@ impl<B: Backend> Training<B> {
     }
 
     /// After all tensors were updated: what the update found, and the next window.
-    pub(crate) fn updated(&mut self, optimizer: &mut Optimizer<B>, plan: Plan) -> Result<Outcome> {
+    pub(crate) fn updated(&mut self, optimizer: &mut Optimizer<B>, plan: &Plan) -> Result<Outcome> {
         let found = match self.backend().read_reports(&optimizer.found) {
             Ok(found) => found,
             Err(e) => {

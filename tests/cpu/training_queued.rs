@@ -1,8 +1,6 @@
 //! Training that only queues, on the CPU and on wgpu: over windows that are clipped, not clipped and skipped, with a loss scale
 //! that moves, it has the bits of a replay on the host by the functions of `numerics`, and the counts of the waiting form.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
-
 use half::bf16;
 use trigrad::accumulator::{Config, Floats, Format, NonFinite, Reduce, Scales, Spec};
 use trigrad::cpu::Cpu;
