@@ -6,7 +6,7 @@
 //! cargo run --release --example train_char_lm -- --micro-batches 32 --json result.json
 //! cargo run --release --features cuda --example train_char_lm -- --device cuda
 //! cargo run --release --features cuda --example train_char_lm -- --device cuda --width 2048 --layers 22 \
-//!     --dtype bf16 --release --ways 4 --alone --steps 8 --seeds 1
+//!     --dtype bf16 --release --moments 8 --ways 4 --alone --steps 8 --seeds 1
 //! ```
 //!
 //! For each seed all ways start from the same weights and see the same text in the same order. The ternary ways update
@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use train::{Outcome, Plan};
 use trigrad::candle::Activations;
 use trigrad::op::BlockSize;
+use trigrad::training::MomentFormat;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum On {
@@ -51,6 +52,13 @@ enum On {
 enum Type {
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Moments {
+    F32,
+    #[value(name = "8")]
+    Bits8,
 }
 
 /// A character-level language model with accumulated gradients: f32 and bf16 against ternary.
@@ -110,6 +118,10 @@ struct Args {
     /// The type of weights and activations, of all ways alike.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Type,
+    /// How AdamW's moments are held, where the update is fused: 4 bytes each, or 8 bits. The ways f32 and bf16 stay as
+    /// they are.
+    #[arg(long, value_enum, default_value = "f32")]
+    moments: Moments,
     /// Only the ways that are named, without f32 to compare them with: a model that does not fit otherwise.
     #[arg(long)]
     alone: bool,
@@ -173,6 +185,7 @@ fn main() -> Result<()> {
     let learning_rate = args.learning_rate.unwrap_or(if cuda { 6e-4 } else { 3e-3 });
     let block = BlockSize::new(args.block)?;
     let dtype = if args.dtype == Type::Bf16 { DType::BF16 } else { DType::F32 };
+    let moments = if args.moments == Moments::Bits8 { MomentFormat::Bits8 } else { MomentFormat::F32 };
     let segments = match (args.segments, args.recompute) {
         (_, true) => Some(Activations::Recompute),
         (true, false) => Some(Activations::Keep),
@@ -191,6 +204,7 @@ fn main() -> Result<()> {
         release,
         segments,
         validation,
+        moments,
     };
     let first = if args.alone { args.ways.first().context("no way is named")? } else { &Method::ALL[0] };
     let mut ways = vec![*first];
@@ -228,7 +242,7 @@ fn main() -> Result<()> {
             "first_seed": args.first_seed, "seeds": seeds, "micro_batches": micro_batches, "block": args.block, "learning_rate": learning_rate, "micro_batch_windows": size.batch,
             "context": size.context, "validation_windows": validation, "layers": size.layers, "release": args.release,
             "segments": args.segments || args.recompute, "recompute": args.recompute,
-            "dtype": format!("{:?}", args.dtype).to_lowercase(), "card_bytes": memory::card(&plan.device)?,
+            "moments": format!("{:?}", args.moments).to_lowercase(), "dtype": format!("{:?}", args.dtype).to_lowercase(), "card_bytes": memory::card(&plan.device)?,
             "width": size.width, "heads": size.heads, "seconds": seconds,
             "parameters": results[0].runs[0].parameters, "process_peak_bytes": memory::process_peak(),
             "methods": results.iter().map(|r| tables::report(r, &results[0])).collect::<Vec<_>>(),

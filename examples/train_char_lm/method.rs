@@ -9,7 +9,7 @@ use std::str::FromStr;
 use trigrad::accumulator::{Config, Format, Scales};
 use trigrad::candle::release::Release;
 use trigrad::candle::{Activations, FusedOptimizer, ModelGradients};
-use trigrad::training::{Options, Outcome};
+use trigrad::training::{AdamW as Adam, OptimizerOptions, Options, Outcome, Rule};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
@@ -89,7 +89,10 @@ impl Trainer {
                 let config = Config { format, seed, block: plan.block, ..Config::default() };
                 let options = Options { config, residual_bits, ..Options::default() };
                 let sum = ModelGradients::from_varmap(vars, options)?;
-                Trainer::Ternary { adam: FusedOptimizer::adamw(&sum, params)?, sum, bytes: 0 }
+                let ParamsAdamW { lr: learning_rate, beta1, beta2, eps, weight_decay } = params;
+                let rule = Rule::AdamW(Adam { learning_rate, beta1, beta2, eps, weight_decay });
+                let options = OptimizerOptions { moments: plan.moments, ..OptimizerOptions::default() };
+                Trainer::Ternary { adam: FusedOptimizer::with_options(&sum, rule, &options)?, sum, bytes: 0 }
             }
             (None, method) => {
                 let vars = vars.all_vars();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use trigrad::candle::Activations;
 use trigrad::candle::release::Release;
 use trigrad::op::BlockSize;
+use trigrad::training::MomentFormat;
 
 /// What all runs share.
 pub(crate) struct Plan<'a> {
@@ -32,6 +33,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) segments: Option<Activations>,
     /// Windows of the text held back that the loss is measured on.
     pub(crate) validation: usize,
+    /// How the moments of a fused update are held.
+    pub(crate) moments: MomentFormat,
 }
 
 /// What a run comes to.
