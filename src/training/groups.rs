@@ -213,7 +213,7 @@ impl OptimizerOptions {
                 return Err(Error::NothingMatches { option: "groups", rule, tensors: specs.len() });
             }
             for (name, got) in [("factor of the learning rate", group.factor), ("weight decay", group.weight_decay)] {
-                got.map_or(Ok(()), |got| super::optimizer::at_least_zero(name, got))?;
+                got.map_or(Ok(()), |got| super::rule::at_least_zero(name, got))?;
             }
         }
         Ok(())

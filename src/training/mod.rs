@@ -60,6 +60,7 @@ mod outcome;
 mod parts;
 mod queued;
 mod ready;
+mod rule;
 mod step;
 mod summary;
 mod upgrade;
@@ -70,13 +71,14 @@ mod window;
 pub(crate) use checkpoint::download;
 pub use groups::{Group, MomentFormat, OptimizerOptions};
 pub use loss_scale::LossScale;
-pub use optimizer::{AdamW, Optimizer, Rule, Sgd};
+pub use optimizer::Optimizer;
 pub use options::{Missing, Options};
 #[cfg(feature = "candle")]
 pub(crate) use options::{all_match, contains_any};
 pub use outcome::{Counts, Metrics, Outcome};
 pub use queued::Queued;
 pub use ready::Ready;
+pub use rule::{AdamW, Rule, Sgd};
 #[cfg(feature = "candle")]
 pub(crate) use step::Begun;
 pub use summary::{Row, Summary};

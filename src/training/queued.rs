@@ -1,6 +1,7 @@
 //! Training that only queues: a step waits for nothing, and what it came to is read when it is asked for.
 
-use super::optimizer::{Optimizer, Rule};
+use super::optimizer::Optimizer;
+use super::rule::Rule;
 use super::step::With;
 use super::{Counts, Outcome, Training, WeightsMut};
 use crate::accumulator::{Floats, Id, NonFinite};

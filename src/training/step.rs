@@ -1,7 +1,8 @@
 //! The step: weights follow the window, in place.
 
 use super::moments::Moments;
-use super::optimizer::{Optimizer, Terms};
+use super::optimizer::Optimizer;
+use super::rule::Terms;
 use super::weights::{Weight, one_each};
 use super::{Missing, MomentFormat, Outcome, Ready, Training, WeightsMut};
 use crate::accumulator::Held;

@@ -6,6 +6,7 @@ mod accumulate_f32;
 mod check;
 mod dequantize;
 mod every_length;
+mod guards;
 mod look;
 mod pack;
 mod planes;

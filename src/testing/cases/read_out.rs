@@ -1,6 +1,6 @@
 //! Cases of read out.
 
-use super::update::marked;
+use super::guards::marked;
 use super::{blocks, count_scales, large_scales, lengths, levels, scales, type_name};
 use crate::error::Result;
 use crate::numerics::pack::set_field;

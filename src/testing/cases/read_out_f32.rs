@@ -1,6 +1,6 @@
 //! Cases of read out of sums held in f32.
 
-use super::update::marked;
+use super::guards::marked;
 use super::{lengths, long_lengths, type_name};
 use crate::error::Result;
 use crate::op::read_out::{F32Item, ReadOutF32 as Op};

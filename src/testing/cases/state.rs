@@ -111,7 +111,7 @@ impl Case for ChangeStates {
 
     fn bind<B: Backend>(&self, backend: &B, place: Place) -> Result<Bound<B>> {
         let binder = Binder { memory: backend, place, spoil: self.spoil };
-        let found = if self.found.is_empty() { None } else { Some(super::update::marked(&binder, &self.found)?) };
+        let found = if self.found.is_empty() { None } else { Some(super::guards::marked(&binder, &self.found)?) };
         Ok(Bound {
             states: binder.hold("states", self.states.iter().map(|s| s.0.words().to_vec()))?,
             sums: binder.hold("sums", self.states.iter().map(|s| s.1.to_vec()))?,

@@ -1,5 +1,6 @@
 //! Cases of weight updates: several steps in a row.
 
+use super::guards::marked;
 use super::state;
 use super::{Given, blocks, count_scales, large_scales, lengths, levels, list, place, scales, slots, type_name};
 use crate::error::Result;
@@ -9,7 +10,7 @@ use crate::numerics::update::{AdamWTerms, SgdTerms};
 use crate::op::read_out::BITS;
 use crate::op::update::{AdamW, AdamWItem, Gradient, Sgd, SgdItem, Source};
 use crate::op::{Backend, run};
-use crate::op::{BlockSize, Element, check};
+use crate::op::{BlockSize, Element};
 use crate::testing::arena::{Binder, Held, Layout, Place, Spoil};
 use crate::testing::case::{Case, Found, Visit, by};
 use crate::testing::failure::{Difference, Failure};
@@ -83,19 +84,6 @@ pub struct Bound<B: Backend, T: Element> {
     guards: Option<B::Reports>,
     state: Option<Held<B, u32>>,
     reports: B::Reports,
-}
-
-/// Reports of which some slots count a non-finite element.
-pub(super) fn marked<B: Backend>(binder: &Binder<'_, B>, marks: &[bool]) -> Result<B::Reports> {
-    let mut guards = binder.memory.reports(marks.len())?;
-    let bad = binder.hold("bad", [vec![f32::NAN; 3]])?;
-    for (report, _) in marks.iter().enumerate().filter(|(_, marked)| **marked) {
-        for x in bad.views()? {
-            let item = check::Item { x, first: 0, report };
-            binder.memory.check(&check::Check { weight: 1.0 }, &mut [item], &mut guards)?;
-        }
-    }
-    Ok(guards)
 }
 
 impl<T: Element> Case for Update<T> {

@@ -1,7 +1,8 @@
 //! Cases of AdamW with moments in 8 bits: several steps in a row, from zeros and from states of all kinds.
 
+use super::guards::marked;
 use super::state;
-use super::update::{gradients, marked};
+use super::update::gradients;
 use super::{Given, lengths, list, place, slots, type_name};
 use crate::error::Result;
 use crate::numerics::moments::MOMENT_BLOCK;
