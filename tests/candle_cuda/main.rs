@@ -21,6 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use trigrad::accumulator::{Config, Format, NonFinite, Reduce, Scales, State};
 use trigrad::candle::{Accumulated, AccumulatedConfig, FusedOptimizer, ModelGradients};
 use trigrad::candle::{GradientAccumulator, quantize};
+use trigrad::numerics::reduce::SUM_WORDS;
 use trigrad::op::quantize::{Quantize, Threshold};
 use trigrad::op::{Draw, Grouping};
 use trigrad::training::{LossScale, Options, Outcome};
@@ -147,9 +148,12 @@ fn a_step_of_a_whole_model_takes_no_host_copy_and_few_kernels() -> Result<()> {
     let (stepped, counts) = counted(|| adam.step(&mut sum));
     println!("fused step: {counts:?}");
     assert!(stepped?.updated());
-    assert_eq!((counts.to_host, counts.to_card, counts.within), (reports, 0, 0), "reports alone come to the host");
+    // What the window found, its norm, and what the update found.
+    let (norm, chunks) = (4 * SUM_WORDS as u64, vars.len().div_ceil(64) as u64);
+    assert_eq!((counts.to_host, counts.to_card, counts.within), (2 * reports + norm, 0, 0));
     let largest = vars.iter().map(|(_, v)| v.elem_count() * 4).max().unwrap_or(0) as u64;
-    assert!(counts.launches <= 8 && counts.largest < largest, "{counts:?}");
+    // candle's variables are entered 64 at a time; packed tensors and those kept in f32 are a launch each.
+    assert!(counts.launches <= 8 + 2 * chunks && counts.largest < largest, "{counts:?}");
     Ok(())
 }
 
@@ -239,7 +243,9 @@ impl Run {
     }
 
     fn of(vars: Vec<(String, Var)>, options: &Options, adam: bool) -> Result<Run> {
-        let sum = ModelGradients::from_vars(&vars, options.clone())?;
+        let mut sum = ModelGradients::from_vars(&vars, options.clone())?;
+        // Its gradients are made up: nobody multiplied a loss.
+        sum.assume_scaled();
         let optimizer = if adam {
             FusedOptimizer::adamw(&sum, ParamsAdamW { lr: 1e-2, ..ParamsAdamW::default() })?
         } else {
@@ -275,8 +281,7 @@ fn the_same_gradients_give_the_bits_of_the_cpu() -> Result<()> {
             for (name, _) in &cpu.vars {
                 assert_eq!(flat(&a[name]), flat(&b[name]), "{name} {options:?}");
             }
-            let (a, b) = (cpu.sum.norm()?, card.sum.norm()?);
-            assert!((a - b).abs() <= 1e-12 * a, "f64 sums of f32 tensors come in each device's own order: {a} {b}");
+            assert_eq!(cpu.sum.norm()?.to_bits(), card.sum.norm()?.to_bits(), "{options:?}");
         }
     }
     Ok(())
@@ -361,7 +366,6 @@ fn a_window_with_inf_is_skipped_on_the_card() -> Result<()> {
     for place in [0, 1] {
         let options = Options { loss_scale: LossScale::dynamic(1024.0), clip_norm: Some(1.0), ..four() };
         let mut run = Run::new(&device, &options, true)?;
-        run.sum.assume_scaled();
         let before = values(&run.vars);
         let mut store = gradients(&run.vars, 0);
         let (name, var) = run.vars[place].clone();

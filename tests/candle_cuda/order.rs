@@ -206,7 +206,7 @@ fn threads_quantize_whole_tensors() -> Result<()> {
     Ok(())
 }
 
-/// A second device of candle's, on a stream of its own: its tensors are its own, as candle has it.
+/// A second device of candle's, on a stream of its own: what both hold is used together, in order.
 #[test]
 fn a_device_with_a_stream_of_its_own() -> Result<()> {
     let Some((device, _alone)) = card() else { return Ok(()) };
@@ -217,11 +217,14 @@ fn a_device_with_a_stream_of_its_own() -> Result<()> {
     }
     let mut sum = Sum::new(&device)?;
     let mut theirs = Sum::new(&other)?;
-    let (store, foreign) = (gradients(&sum.vars, 0), gradients_of(&theirs.vars));
-    let mut mixed = gradients(&sum.vars, 0);
-    mixed.insert(&sum.vars[0].1, foreign[0].clone());
-    let e = sum.sum.accumulate(&mixed, 1.0).unwrap_err();
-    assert!(matches!(e.root(), Error::WrongDevice { .. }), "{e}");
+    let store = gradients(&sum.vars, 0);
+    // A gradient that the other stream has yet to make.
+    let mut joined = Sum::new(&device)?;
+    let (mut mixed, foreign) = (gradients(&joined.vars, 0), gradients_of(&theirs.vars));
+    delay(&other, 100);
+    mixed.insert(&joined.vars[0].1, (&foreign[0] * 1.0)?);
+    joined.sum.accumulate(&mixed, 1.0)?;
+    assert!(elsewhere(move || joined.read())? == want);
     // Both at once, each on its own thread and stream.
     let store_of_theirs = gradients(&theirs.vars, 0);
     device.synchronize()?;
