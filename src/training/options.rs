@@ -32,6 +32,9 @@ pub struct Options {
     pub small: usize,
     /// Tensors whose name contains any of these are kept wide. A part that no name contains is an error.
     pub keep_f32: Vec<String>,
+    /// How the sums of tensors are held whose name contains the part beside the format: the first part that a name contains
+    /// decides, before `small` and `keep_f32`. A part that no name contains is an error.
+    pub formats: Vec<(String, Format)>,
     /// Variables whose name contains any of these are no tensors of the training at all: integer buffers, statistics
     /// that the model itself moves, frozen layers. A part that no name contains is an error. For models of variables; whoever
     /// gives names and shapes does not name them to begin with.
@@ -76,6 +79,7 @@ impl Default for Options {
             config: Config::default(),
             small: 1024,
             keep_f32: Vec::new(),
+            formats: Vec::new(),
             leave_out: Vec::new(),
             missing: Missing::Error,
             clip_norm: None,
@@ -118,18 +122,23 @@ impl Options {
 
     /// The tensors, each with the format it is held in.
     pub(super) fn formats(&self, tensors: &[Spec]) -> Result<Vec<Spec>> {
-        all_match("keep_f32", &self.keep_f32, tensors.iter().map(|s| s.name.as_str()))?;
+        let names = || tensors.iter().map(|s| s.name.as_str());
+        all_match("keep_f32", &self.keep_f32, names())?;
+        for (part, _) in &self.formats {
+            all_match("formats", std::slice::from_ref(part), names())?;
+        }
         let wide = match self.config.format {
             Format::Adaptive { .. } | Format::F32 => Format::F32,
             Format::Exact { scales, .. } => Format::Exact { bits: 32, scales },
         };
         let of = |spec: &Spec| {
-            if let Some(format) = spec.format {
+            let keep = spec.elements()? < self.small || contains_any(&spec.name, &self.keep_f32);
+            let named = self.formats.iter().find(|(part, _)| spec.name.contains(part.as_str()));
+            let format = spec.format.or(named.map(|(_, format)| *format)).or(keep.then_some(wide));
+            if let Some(format) = format {
                 self.window_fits(format).map_err(|e| e.in_tensor(&*spec.name))?;
             }
-            let keep = spec.elements()? < self.small || contains_any(&spec.name, &self.keep_f32);
-            let spec = spec.clone();
-            Ok(if keep && spec.format.is_none() { spec.format(wide) } else { spec })
+            Ok(Spec { format, ..spec.clone() })
         };
         tensors.iter().map(of).collect()
     }

@@ -100,7 +100,8 @@ impl<B: Backend> Training<B> {
             bytes += packed_bytes(n, bits, config.block, false);
         }
         if held != config.format {
-            let why = if n < self.options.small { "small" } else { "named" };
+            let named = self.options.formats.iter().any(|(part, _)| spec.name.contains(part.as_str()));
+            let why = if n < self.options.small && !named { "small" } else { "named" };
             format = format!("{format} ({why})");
         }
         Row { name: spec.name.clone(), shape: spec.shape.clone(), format, bytes, bytes_f32: 4 * n as u64 }

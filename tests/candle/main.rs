@@ -10,6 +10,7 @@ mod on_wgpu;
 mod optimizer_failure;
 mod optimizer_training;
 mod release;
+mod resume;
 mod seed_api;
 mod segments;
 mod tensors;

@@ -421,3 +421,31 @@ fn groups_step_without_a_wait_too() -> Result<()> {
     assert!(matches!(Queued::new(training, optimizer), Err(Error::Conflict { what: "a schedule", .. })));
     Ok(())
 }
+
+#[test]
+fn formats_of_sums_by_name() -> Result<()> {
+    let specs = [Spec::new("a.weight", [40, 40]), Spec::new("a.bias", [40]), Spec::new("head", [40, 40])];
+    let of = |formats: &[(&str, u32)]| {
+        let formats =
+            formats.iter().map(|(part, bits)| ((*part).to_owned(), Format::Adaptive { bits: *bits })).collect();
+        let config = Config { format: Format::Adaptive { bits: 4 }, ..Config::default() };
+        Training::new(Cpu::new(), &specs, Options { config, formats, ..Options::default() })
+    };
+    let held = |training: &Training<Cpu>| -> Vec<String> {
+        training.summary().rows.into_iter().map(|row| row.format).collect()
+    };
+    assert_eq!(held(&of(&[])?), ["4 bits", "f32 (small)", "4 bits"]);
+    // The first part that a name contains decides, before what is small.
+    let mut training = of(&[("head", 8), ("a.", 2), ("weight", 8)])?;
+    assert_eq!(held(&training), ["2 bits (named)", "2 bits (named)", "8 bits (named)"]);
+    let g: Vec<f32> = (0..1600).map(|i| noise(3, i)).collect();
+    training.accumulate(&[("a.weight", g[..].into()), ("a.bias", g[..40].into()), ("head", g[..].into())], 1.0)?;
+    let mut weights = [vec![0f32; 1600], vec![0f32; 40], vec![0f32; 1600]];
+    let mut sgd = Optimizer::sgd(&training, Sgd { learning_rate: 1.0, ..Sgd::default() })?;
+    let views = weights.iter_mut().map(|w| WeightsMut::F32(&mut w[..])).collect();
+    assert!(training.step(&mut sgd, views)?.updated());
+    let distinct = |w: &[f32]| w[..64].iter().map(|w| w.to_bits()).collect::<std::collections::BTreeSet<_>>().len();
+    assert!(distinct(&weights[0]) <= 3 && distinct(&weights[2]) > 16, "levels of 2 bits and of 8");
+    assert!(matches!(of(&[("tail", 8)]), Err(Error::NothingMatches { option: "formats", .. })));
+    Ok(())
+}
