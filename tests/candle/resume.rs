@@ -1,6 +1,6 @@
 //! The example `resume`, killed again and again, comes to the weights of a run that was left alone.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails may panic; a child tells its digest")]
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic; a child tells its digest")]
 
 #[expect(dead_code, reason = "its `main` is the example's")]
 #[path = "../../examples/resume.rs"]
