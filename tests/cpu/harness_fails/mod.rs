@@ -14,10 +14,14 @@ fn describes(fault: Fault, what: &Difference) -> bool {
         Fault::WrittenPastEnd => matches!(what, Difference::Outside { offset: Some(0), .. }),
         Fault::WrittenBeforeStart => matches!(what, Difference::Outside { offset: Some(-1), .. }),
         Fault::ChangedInput => matches!(what, Difference::Outside { offset: None, .. }),
-        Fault::MissingClipped | Fault::DoubleReport | Fault::LateFirst => matches!(what, Difference::Report { .. }),
+        Fault::MissingClipped | Fault::LateFirst => matches!(what, Difference::Report { .. }),
         Fault::RoundedOffset => matches!(what, Difference::Outside { .. } | Difference::Value { .. }),
-        // Reports that go astray are guards that do not stop what they must.
-        Fault::SkippedItem | Fault::IgnoredPosition | Fault::MissingReport | Fault::SwappedSlots => {
+        // Reports that go astray are guards that do not stop what they must, or counts that a decision writes down.
+        Fault::SkippedItem
+        | Fault::IgnoredPosition
+        | Fault::MissingReport
+        | Fault::DoubleReport
+        | Fault::SwappedSlots => {
             matches!(what, Difference::Report { .. } | Difference::Value { .. })
         }
         _ => matches!(what, Difference::Value { .. }),
