@@ -29,7 +29,7 @@
 //!
 //! let mut norm = [0u32; SUM_WORDS];
 //! cpu.squared_norm_f32(&SquaredNormF32, &mut [SquaredNormF32Item { x: &sum[..], sum: 0 }], &mut norm[..])?;
-//! let mut items = [DecideItem { state: &mut state[..], sum: &norm[..], corrections: &[] }];
+//! let mut items = [DecideItem { state: &mut state[..], sum: &norm[..], corrections: &[][..] }];
 //! cpu.decide(&Decide { clip_norm: Some(1.0) }, &mut items, Some(&found))?;
 //!
 //! let terms = SgdTerms { learning_rate: 1.0, momentum: 0.0, weight_decay: 0.0 }; // all of the state's rate
